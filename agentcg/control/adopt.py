@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""After a restart: find every session and call in the tree, take the live ones over, sweep the rest.
+
+Nothing that runs is ended here. What a cgroup is for is read from the record on it; one without a readable record is
+ended only if nothing runs in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from agentcg.cgroup.node import Inner, Leaf
+from agentcg.cgroup.tree import Group, SessionNode
+from agentcg.control.lease import Lease
+from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
+from agentcg.control.registry import Registry
+from agentcg.control.watch import GRACE_SEC, watch_call
+from agentcg.model import SessionRef
+
+__all__ = ["adopt"]
+
+log = logging.getLogger(__name__)
+
+
+async def adopt(registry: Registry) -> None:
+    """Take over what a daemon before this one left in the tree."""
+    leases: dict[tuple[int, int], Lease] = {}
+    for group, ref, top in list(registry.tree.sessions()):
+        record = top.read_record()
+        session = read_session(record)
+        if session is None or session.ref != ref:
+            await _sweep_session(registry, group, ref, top)
+            continue
+        node = SessionNode(group, top, top.make_leaf("agent"), top.make_inner("calls"))
+        node.calls.enable(registry.tree.root.controllers)
+        lease = _lease(registry, record, leases) if session.leased else None
+        implicit = bool((record or {}).get("implicit"))
+        live = registry.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        for name in list(node.calls.children()):
+            _adopt_call(registry, live, name, leases)
+        registry.bus.publish("session_adopted", ref, f"with {len(live.calls)} calls")
+    registry.rebalance()
+    # A lease whose holder ended meanwhile: its calls get the time that a runtime needs to come back and report.
+    loop = asyncio.get_running_loop()
+    for lease in leases.values():
+        if not lease.alive:
+            loop.call_later(GRACE_SEC, registry.drop_lease, lease)
+    for live in list(registry.sessions.values()):
+        if live.implicit and not live.calls:
+            await registry.close_session(live.session.ref, "its call was over before the restart")
+
+
+def _lease(registry: Registry, record: dict[str, object] | None, leases: dict[tuple[int, int], Lease]) -> Lease:
+    """Return the lease of a record; one for each holder, so that what it held together ends together."""
+    written = (record or {}).get("lease")
+    fields = written if isinstance(written, dict) else {}
+    key = (int(fields.get("pid") or 0), int(fields.get("start") or 0))
+    if key not in leases:
+        leases[key] = Lease.resume(fields, registry.drop_lease)
+    return leases[key]
+
+
+def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dict[tuple[int, int], Lease]) -> None:
+    leaf = session.node.calls.open_leaf(name)
+    record = leaf.read_record()
+    call = read_call(record)
+    if call is None:
+        _sweep_leaf(session.node.calls, leaf)
+        return
+    lease = _lease(registry, record, leases) if call.leased else None
+    started = float((record or {}).get("started") or time.monotonic())
+    live = LiveCall(call, leaf, session, lease, started)
+    session.calls[name] = registry.calls[call.ref] = live
+    registry.adopted += 1
+    watch_call(registry, live)
+    if not leaf.populated:
+        # Its process ended while nobody looked: the runtime may still come and say how.
+        live.timers.append(asyncio.get_running_loop().call_later(GRACE_SEC, registry.finish_if_empty, live))
+    registry.bus.publish("call_adopted", call.ref, repr(call.command[:200]))
+
+
+def _sweep_leaf(calls: Inner, leaf: Leaf) -> None:
+    if leaf.populated:
+        log.warning("calls/%s has no record that can be read, but processes: left alone", leaf.name)
+    elif calls.remove_tree(leaf.name):
+        log.info("removed an empty cgroup without a record: calls/%s", leaf.name)
+    leaf.close()
+
+
+async def _sweep_session(registry: Registry, group: Group, ref: SessionRef, top: Inner) -> None:
+    with top:
+        if top.populated:
+            log.warning("%s has no record that can be read, but processes: left alone", ref)
+            return
+    await registry.tree.remove_session(group, ref)
+    log.info("removed an empty session without a record: %s", ref)

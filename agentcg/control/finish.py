@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The end of a call: kill what is left, read the counters, remove the cgroup, judge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from agentcg.cgroup.events import EventPoll
+from agentcg.cgroup.node import Node
+from agentcg.cgroup.usage import read_usage
+from agentcg.control.live import LiveCall
+from agentcg.model import Verdict
+from agentcg.verdict import Ending, judge
+
+if TYPE_CHECKING:
+    from agentcg.control.registry import Registry
+
+__all__ = ["finish", "wait_empty"]
+
+log = logging.getLogger(__name__)
+
+KILL_TIMEOUT_SEC = 10.0
+"""A killed process that has not gone by then hangs in the kernel; its cgroup is left to the next start."""
+
+
+async def finish(
+    registry: Registry, live: LiveCall, *, exit_code: int | None, signal: int | None, reason: str, timed_out: bool
+) -> Verdict:
+    """End a call and return the verdict. Called once for each call, by :meth:`Registry.finish`."""
+    if live.leaf.populated:
+        live.leaf.kill()
+        if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
+            log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
+    usage = read_usage(live.leaf, time.monotonic() - live.started)
+    ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)
+    verdict = judge(live.call, usage, ending)
+    if not await registry.tree.remove_call(live.session.node, live.ref.call):
+        log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
+    registry.finished(live, verdict)
+    return verdict
+
+
+async def wait_empty(poll: EventPoll, node: Node, timeout: float) -> bool:
+    """Wait until no process is left in ``node``, at most ``timeout`` seconds."""
+    changed = asyncio.Event()
+    handle = poll.watch_file(node.fd, "cgroup.events", changed.set)
+    try:
+        async with asyncio.timeout(timeout):
+            while node.populated:
+                await changed.wait()
+                changed.clear()
+    except TimeoutError:
+        return False
+    finally:
+        poll.unwatch(handle)
+    return True

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who stands for a call: the connection that began it, or, after a restart, the process that held that connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Lease"]
+
+
+class Lease:
+    """Lives as long as its holder. What was begun under it ends with it.
+
+    :param pid: the holder's process, 0 if it is not known
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.alive = True
+        self.resumed = False
+        """Found again after a restart: there is a process to watch, and no connection."""
+        self._start = _start_time(pid)
+        self._pidfd: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what is kept on a cgroup so that :meth:`resume` finds the holder again."""
+        return {"pid": self.pid, "start": self._start}
+
+    @classmethod
+    def resume(cls, record: dict[str, Any] | None, ended: Callable[[Lease], None]) -> Lease:
+        """Return the lease of a recorded holder and call ``ended`` when that process ends.
+
+        A process that has ended already, or whose pid somebody else has now, is an ended lease.
+        """
+        lease = cls(int((record or {}).get("pid", 0)))
+        lease.resumed = True
+        lease.alive = lease._start is not None and lease._start == (record or {}).get("start")
+        if lease.alive:
+            try:
+                lease._watch(ended)
+            except OSError:  # It ended between the look and the watch.
+                lease.alive = False
+        return lease
+
+    def _watch(self, ended: Callable[[Lease], None]) -> None:
+        pidfd = self._pidfd = os.pidfd_open(self.pid)
+        loop = asyncio.get_running_loop()
+
+        def gone() -> None:
+            self.release()
+            self.alive = False
+            ended(self)
+
+        loop.add_reader(pidfd, gone)
+
+    def release(self) -> None:
+        """Stop watching the holder."""
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot: with the pid it is unique (proc_pid_stat(5))."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text() if pid > 0 else ""
+    except OSError:
+        return None
+    # The command's name may hold anything, also spaces and parentheses; what counts comes after the last one.
+    return int(text.rpartition(")")[2].split()[19]) if text else None

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A session and a call while they live, and how both are written down on their cgroups."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from agentcg.cgroup.node import Leaf
+from agentcg.cgroup.tree import SessionNode
+from agentcg.control.lease import Lease
+from agentcg.model import CallRef, Session, ToolCall, Verdict
+
+__all__ = ["LiveCall", "LiveSession", "oom_score_adj", "read_call", "read_session"]
+
+_FORMAT = 1
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True, eq=False)
+class LiveSession:
+    """A session and its cgroups."""
+
+    session: Session
+    node: SessionNode
+    lease: Lease | None
+    calls: dict[str, LiveCall] = field(default_factory=dict)
+    implicit: bool = False
+    """Made for one call; gone with it."""
+    closing: bool = False
+
+    def write(self) -> None:
+        """Keep the session on its cgroup."""
+        record: dict[str, Any] = {"format": _FORMAT, "session": asdict(self.session), "implicit": self.implicit}
+        record["lease"] = self.lease.record() if self.lease else None
+        self.node.top.write_record(record)
+
+
+@dataclass(slots=True, eq=False)
+class LiveCall:
+    """A call and its cgroup."""
+
+    call: ToolCall
+    leaf: Leaf
+    session: LiveSession
+    lease: Lease | None
+    started: float
+    """On the monotonic clock, which counts from boot: cgroups do not outlive it either."""
+    handles: list[int | None] = field(default_factory=list)
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    finishing: asyncio.Task[Verdict] | None = None
+    throttle_told: bool = False
+    ooms_told: int = 0
+
+    @property
+    def ref(self) -> CallRef:
+        """The call's full name."""
+        return self.call.ref
+
+    def write(self) -> None:
+        """Keep the call on its cgroup."""
+        record: dict[str, Any] = {"format": _FORMAT, "call": asdict(self.call), "started": self.started}
+        record["lease"] = self.lease.record() if self.lease else None
+        self.leaf.write_record(record)
+
+
+def read_session(record: dict[str, Any] | None) -> Session | None:
+    """Return the session written on a cgroup, or None if there is none that can be understood."""
+    return _read(record, "session", Session)
+
+
+def read_call(record: dict[str, Any] | None) -> ToolCall | None:
+    """Return the call written on a cgroup, or None if there is none that can be understood."""
+    return _read(record, "call", ToolCall)
+
+
+def _read(record: dict[str, Any] | None, key: str, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.convert((record or {})[key], kind)
+    except (KeyError, msgspec.ValidationError):
+        return None
+
+
+def oom_score_adj(protected: bool, priority: int | None) -> int:
+    """Return what a call's processes set as their oom_score_adj.
+
+    An agent's own processes stay at 0, so that calls are chosen before agents, those of protected sessions last:
+    the value is thousandths of the memory in question (proc_pid_oom_score_adj(5)).
+    """
+    return 100 if protected else 700 - 4 * (50 if priority is None else priority)

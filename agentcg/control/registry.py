@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every live session and call of this host: opened, begun, amended, ended.
+
+All methods run on the daemon's event loop. Who may call them is decided before, in :mod:`agentcg.api`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agentcg.cgroup.events import EventPoll
+from agentcg.cgroup.tree import Tree, write_limits
+from agentcg.cgroup.usage import memory_current
+from agentcg.control.bus import Bus
+from agentcg.control.finish import finish
+from agentcg.control.lease import Lease
+from agentcg.control.live import LiveCall, LiveSession
+from agentcg.control.reserve import bounds
+from agentcg.control.watch import unwatch_call, watch_call
+from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict, validate_command
+from agentcg.policy.budget import budget_for
+from agentcg.policy.decide import Decision, decide
+from agentcg.policy.hint import parse_hint
+from agentcg.policy.intent import merge
+from agentcg.policy.match import command_key
+from agentcg.policy.schema import Policy
+from agentcg.predict.history import Store
+from agentcg.units import format_size
+
+__all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
+
+log = logging.getLogger(__name__)
+
+REMEMBERED = 4096  # Verdicts kept for a runtime that asks for one after somebody else ended its call.
+REBALANCE_SEC = 0.2
+
+
+class NoSuchSession(AgentcgError):
+    """There is no session of that name."""
+
+    def __init__(self, ref: SessionRef) -> None:
+        super().__init__(f"there is no session {ref}", hint="open it, or see `agentcg session list`")
+        self.ref = ref
+
+
+class NoSuchCall(AgentcgError):
+    """There is no call of that name, or it has ended."""
+
+    def __init__(self, ref: CallRef) -> None:
+        super().__init__(f"there is no call {ref}", hint="it may have ended: see `agentcg status`")
+        self.ref = ref
+
+
+class Registry:
+    """The live state. ``capacity`` is the memory that all sessions have together, in bytes."""
+
+    def __init__(
+        self, tree: Tree, policy: Policy, store: Store, poll: EventPoll, bus: Bus, *, capacity: int | None
+    ) -> None:
+        self.tree, self.policy, self.store, self.poll, self.bus = tree, policy, store, poll, bus
+        self.capacity = capacity
+        self.sessions: dict[SessionRef, LiveSession] = {}
+        self.calls: dict[CallRef, LiveCall] = {}
+        self.begun = self.ended = self.adopted = self.refused = 0
+        self._verdicts: OrderedDict[CallRef, tuple[Verdict, int]] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._rebalancing: asyncio.TimerHandle | None = None
+
+    # Sessions
+
+    def open_session(
+        self,
+        ref: SessionRef | None,
+        *,
+        tenant: str,
+        owner_uid: int,
+        budget: Budget | None = None,
+        protected: bool = False,
+        lease: Lease | None = None,
+        implicit: bool = False,
+    ) -> tuple[LiveSession, list[str]]:
+        """Open a session and return it with notes on where its budget differs from what was asked.
+
+        :raises InvalidInput: if the name is taken, or what it wants to reserve is not there
+        """
+        ref = ref or SessionRef(tenant, f"s-{secrets.token_hex(4)}")
+        if ref in self.sessions:
+            raise InvalidInput("session", f"{ref} is open already", hint="choose another name, or close it first")
+        tenant_budget, _ = budget_for(self.policy.tenant, None, self.capacity)
+        granted, notes = budget_for(self.policy.session, budget, tenant_budget)
+        if protected:
+            self._check_reserve(budget, granted)
+        session = Session(ref, owner_uid, time.time(), granted, protected, lease is not None)
+        node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
+        live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        live.write()
+        if protected:
+            self._protect(live)
+        self.bus.publish("session_opened", ref, f"with {format_size(granted.memory_max)} of memory")
+        return live, notes
+
+    def _check_reserve(self, asked: Budget | None, granted: Budget) -> None:
+        if asked is None or asked.memory_max is None:
+            raise InvalidInput(
+                "budget.memoryMax", "a protected session has to declare it", hint="declare the most it will use in all"
+            )
+        left = None if self.capacity is None else self.capacity - sum(self._reserves())
+        if granted.memory_max != asked.memory_max or (left is not None and asked.memory_max > left):
+            raise InvalidInput(
+                "budget.memoryMax",
+                f"{format_size(asked.memory_max)} cannot be reserved",
+                hint=f"{format_size(left)} are left, and the policy grants a session {format_size(granted.memory_max)}",
+            )
+
+    def _reserves(self, tenant: str | None = None) -> Iterable[int]:
+        for live in self.sessions.values():
+            if live.session.protected and tenant in (None, live.session.ref.tenant):
+                yield live.session.budget.memory_max or 0
+
+    def _protect(self, live: LiveSession) -> None:
+        reserve = live.session.budget.memory_max or 0
+        self.tree.protect(live.node.top, reserve)
+        self.tree.protect(live.node.calls, reserve)
+        self.tree.protect_tenant("reserved", live.session.ref.tenant, sum(self._reserves(live.session.ref.tenant)))
+        self.rebalance()
+
+    def rebalance(self) -> None:
+        """Bound everybody whose memory is not reserved by what is left; again a little later while they use more."""
+        if self._rebalancing is not None:
+            self._rebalancing.cancel()
+            self._rebalancing = None
+        shared = self.tree.shared
+        wanted = bounds(self.capacity, self._reserves(), memory_current(shared) or 0)
+        self.tree.bound(shared, high=wanted.high, maximum=wanted.maximum)
+        if not wanted.settled:
+            self._rebalancing = asyncio.get_running_loop().call_later(REBALANCE_SEC, self.rebalance)
+
+    def session(self, ref: SessionRef) -> LiveSession:
+        """Return a live session. :raises NoSuchSession: if there is none of that name"""
+        live = self.sessions.get(ref)
+        if live is None or live.closing:
+            raise NoSuchSession(ref)
+        return live
+
+    async def close_session(self, ref: SessionRef, reason: str) -> list[Verdict]:
+        """End all that runs in a session and remove it. Returns the verdicts on its calls."""
+        live = self.session(ref)
+        live.closing = True
+        ended = [self.finish(call, reason=reason) for call in list(live.calls.values())]
+        verdicts = list(await asyncio.gather(*ended))
+        live.node.top.kill()
+        gone = await self.tree.remove_session(live.node.group, ref)
+        live.node.close()
+        del self.sessions[ref]
+        if live.session.protected:
+            self.rebalance()
+        self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
+        return verdicts
+
+    # Calls
+
+    def begin(
+        self,
+        live: LiveSession,
+        *,
+        owner_uid: int,
+        name: str | None = None,
+        tool: str = "",
+        argv: Sequence[str] = (),
+        intent: Intent | None = None,
+        hint: str | None = None,
+        lease: Lease | None = None,
+    ) -> tuple[LiveCall, Decision]:
+        """Make a call's cgroup, with its limits in place. Nothing runs in it yet.
+
+        :raises InvalidInput: naming what is wrong with the request
+        :raises OSError: what the kernel refused; nothing is left behind
+        """
+        command = validate_command("command", argv) if argv else ""
+        declared = (intent or Intent()).validate()
+        if hint:
+            declared = merge(declared, parse_hint(hint)).validate("hint")
+        decision = self._decide(live, tool, command, declared)
+        name = name or f"c-{secrets.token_hex(6)}"
+        ref = CallRef(live.session.ref, name)
+        try:
+            leaf = self.tree.make_call(live.node, name, decision.limits)
+        except FileExistsError as error:
+            raise InvalidInput("id", f"the call {ref} is running already", hint="choose another id") from error
+        call = ToolCall(
+            ref,
+            owner_uid,
+            time.time(),
+            tool,
+            command,
+            decision.call_class,
+            declared,
+            decision.limits,
+            lease is not None,
+        )
+        made = LiveCall(call, leaf, live, lease, time.monotonic())
+        made.write()
+        live.calls[name] = self.calls[ref] = made
+        self._verdicts.pop(ref, None)
+        watch_call(self, made)
+        self.begun += 1
+        self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
+        return made, decision
+
+    def _decide(self, live: LiveSession, tool: str, command: str, intent: Intent) -> Decision:
+        return decide(
+            self.policy,
+            tool=tool,
+            command=command,
+            intent=intent,
+            history=self.store.summary(command_key(tool, command)),
+            budget=live.session.budget,
+            capacity=self.capacity,
+            protected=live.session.protected,
+        )
+
+    def call(self, ref: CallRef) -> LiveCall:
+        """Return a live call. :raises NoSuchCall: if there is none of that name"""
+        live = self.calls.get(ref)
+        if live is None or live.finishing is not None:
+            raise NoSuchCall(ref)
+        return live
+
+    def amend(self, ref: CallRef, intent: Intent) -> Decision:
+        """Change what a running call may use. Fields left out stay as they were declared.
+
+        :raises InvalidInput: naming what is wrong with the intent
+        """
+        live = self.call(ref)
+        declared = merge(intent, live.call.intent).validate()
+        decision = self._decide(live.session, live.call.tool, live.call.command, declared)
+        using = memory_current(live.leaf) or 0
+        if decision.limits.memory_max is not None and decision.limits.memory_max < using:
+            raise InvalidInput(
+                "intent.memoryMax",
+                f"the call uses {format_size(using)} already, above {format_size(decision.limits.memory_max)}",
+                hint="a limit below what is in use would end the call at once; ask for more, or end it",
+            )
+        write_limits(live.leaf, decision.limits, live.call.limits)
+        live.call = replace(live.call, intent=declared, limits=decision.limits)
+        live.write()
+        unwatch_call(self, live)
+        watch_call(self, live)
+        self.bus.publish("call_amended", ref, f"memory {format_size(decision.limits.memory_max)}")
+        return decision
+
+    async def end(self, ref: CallRef, *, exit_code: int | None = None, signal: int | None = None) -> Verdict:
+        """A call is over, its runtime says. Returns the verdict, also when somebody else ended it before.
+
+        :raises NoSuchCall: if nothing is known of it
+        """
+        known = self._verdicts.get(ref)
+        if known is not None:
+            return known[0]
+        live = self.calls.get(ref)
+        if live is None:
+            raise NoSuchCall(ref)
+        return await self.finish(live, exit_code=exit_code, signal=signal)
+
+    async def kill(self, ref: CallRef, reason: str) -> Verdict:
+        """End a call from outside; its verdict gives the reason."""
+        self.bus.publish("call_killed", ref, reason)
+        return await self.finish(self.call(ref), reason=reason)
+
+    def finish(
+        self,
+        live: LiveCall,
+        *,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        reason: str = "",
+        timed_out: bool = False,
+    ) -> asyncio.Task[Verdict]:
+        """Start the end of a call, once: whoever comes later gets the same verdict."""
+        if live.finishing is None:
+            unwatch_call(self, live)
+            live.finishing = asyncio.create_task(
+                finish(self, live, exit_code=exit_code, signal=signal, reason=reason, timed_out=timed_out)
+            )
+            self._keep(live.finishing)
+        return live.finishing
+
+    def finish_if_empty(self, live: LiveCall) -> None:
+        """End a call in which nothing runs any more, and whose exit status nobody reported."""
+        if live.finishing is None and not live.leaf.populated:
+            self.finish(live)
+
+    def finished(self, live: LiveCall, verdict: Verdict) -> None:
+        """Forget a call that is over, and remember its verdict."""
+        ref = live.ref
+        self.calls.pop(ref, None)
+        live.session.calls.pop(ref.call, None)
+        live.leaf.close()
+        self.ended += 1
+        self._verdicts[ref] = (verdict, live.call.owner_uid)
+        if len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+        self.store.add(command_key(verdict.tool, verdict.command), verdict)
+        self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
+        self.discard_implicit(live.session)
+
+    def ended_owner(self, ref: CallRef) -> int | None:
+        """Return the uid of a call that has ended and is still remembered."""
+        known = self._verdicts.get(ref)
+        return known[1] if known else None
+
+    def discard_implicit(self, live: LiveSession) -> None:
+        """Close a session that was made for a call, now that there is none."""
+        if live.implicit and not live.calls and not live.closing:
+            self._keep(asyncio.create_task(self.close_session(live.session.ref, "its call is over")))
+
+    # Leases
+
+    def holds(self, lease: Lease) -> bool:
+        """Whether anything stands under a lease."""
+        calls = any(call.lease is lease for call in self.calls.values())
+        return calls or any(session.lease is lease for session in self.sessions.values())
+
+    def drop_lease(self, lease: Lease) -> None:
+        """The holder is gone: end what stood under its name."""
+        for call in [call for call in self.calls.values() if call.lease is lease]:
+            self.finish(call, reason="the runtime that began it has gone away")
+        for live in [live for live in self.sessions.values() if live.lease is lease and not live.closing]:
+            self._keep(asyncio.create_task(self.close_session(live.session.ref, "its runtime has gone away")))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        # The loop holds tasks weakly; an error in one must reach the log.
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a call or session could not be ended", exc_info=error)
+
+    async def settle(self) -> None:
+        """Wait until nothing is being ended any more."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

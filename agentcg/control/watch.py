@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon watches of a running call: its time, its memory events, and its end where nobody else sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agentcg.cgroup import files
+from agentcg.control.live import LiveCall
+from agentcg.units import format_size
+
+if TYPE_CHECKING:
+    from agentcg.control.registry import Registry
+
+__all__ = ["GRACE_SEC", "unwatch_call", "watch_call"]
+
+GRACE_SEC = 5.0
+"""How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
+
+
+def watch_call(registry: Registry, live: LiveCall) -> None:
+    """Start watching a call."""
+    loop = asyncio.get_running_loop()
+    limit = live.call.limits.duration_max_sec
+    if limit is not None:
+        left = limit - (loop.time() - live.started)
+        live.timers.append(loop.call_later(max(0.0, left), partial(registry.finish, live, timed_out=True)))
+    watch = registry.poll.watch_file
+    live.handles.append(watch(live.leaf.fd, "memory.events", lambda: _memory_event(registry, live)))
+    if live.lease is None or live.lease.resumed:
+        live.handles.append(watch(live.leaf.fd, "cgroup.events", lambda: _maybe_over(registry, live)))
+
+
+def unwatch_call(registry: Registry, live: LiveCall) -> None:
+    """Stop watching a call."""
+    for handle in live.handles:
+        registry.poll.unwatch(handle)
+    for timer in live.timers:
+        timer.cancel()
+    live.handles.clear()
+    live.timers.clear()
+
+
+def _memory_event(registry: Registry, live: LiveCall) -> None:
+    events = files.read_flat_keyed(live.leaf.fd, "memory.events")
+    if events.get("high") and not live.throttle_told:
+        live.throttle_told = True
+        registry.bus.publish("call_throttled", live.ref, f"at {format_size(live.call.limits.memory_high)} of memory")
+    kills = events.get("oom_kill", 0)
+    if kills > live.ooms_told:
+        live.ooms_told = kills
+        registry.bus.publish("call_oom", live.ref, "the OOM killer ended it")
+
+
+def _maybe_over(registry: Registry, live: LiveCall) -> None:
+    """End a call whose last process is gone, after its runtime had time to say how that process ended."""
+    if live.leaf.populated:
+        return
+    loop = asyncio.get_running_loop()
+    live.timers.append(loop.call_later(GRACE_SEC, registry.finish_if_empty, live))

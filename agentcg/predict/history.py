@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every verdict, in SQLite, and what the calls of one kind came to.
+
+A verdict is on its way to the disk when :meth:`Store.add` returns: it survives the daemon's death, though not always
+the machine's (``synchronous=NORMAL`` in WAL mode, sqlite.org/pragma.html).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sqlite3
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from agentcg.errors import AgentcgError
+from agentcg.model import History, Verdict
+
+__all__ = ["Store", "summarise"]
+
+_VERSION = 1
+_RECENT = 64  # Calls of one kind that a summary looks at: old ones say little about today's code.
+_KINDS = 4096  # Kinds kept in memory.
+
+_SCHEMA = """
+CREATE TABLE verdicts (
+  id INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL, session TEXT NOT NULL, call TEXT NOT NULL,
+  kind TEXT NOT NULL, tool TEXT NOT NULL, command TEXT NOT NULL, outcome TEXT NOT NULL,
+  started REAL NOT NULL, duration_sec REAL NOT NULL, memory_peak INTEGER, cpu_sec REAL,
+  verdict TEXT NOT NULL
+);
+CREATE INDEX verdicts_kind ON verdicts (kind, id);
+CREATE INDEX verdicts_session ON verdicts (tenant, session, id);
+"""
+
+
+_N = TypeVar("_N", int, float)
+
+
+class _Past(NamedTuple):
+    outcome: str
+    duration_sec: float
+    memory_peak: int | None
+
+
+def summarise(past: Sequence[tuple[str, float, int | None]]) -> History:
+    """Return what calls given as (outcome, duration in s, peak in bytes) came to."""
+    peaks = sorted(peak for _, _, peak in past if peak is not None)
+    durations = sorted(duration for outcome, duration, _ in past if outcome in ("ok", "exit_status"))
+    return History(
+        n=len(past),
+        memory_peak_p95=_p95(peaks),
+        memory_peak_max=peaks[-1] if peaks else None,
+        memory_limit_hits=sum(outcome == "memory_limit" for outcome, _, _ in past),
+        duration_p95_sec=_p95(durations),
+    )
+
+
+def _p95(ordered: list[_N]) -> _N | None:
+    return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
+
+
+class Store:
+    """The history of one host. ``path`` may be ``:memory:``.
+
+    :raises AgentcgError: if the file cannot be used; the file is left as it is
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._kinds: OrderedDict[str, deque[_Past]] = OrderedDict()
+        try:
+            if path != ":memory:":
+                os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise AgentcgError(
+                f"cannot use the history in {path}: {error}", hint="move the file away, or name another with --history"
+            ) from error
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise AgentcgError(
+                f"{self.path} was written by a newer agentcg (format {version}, this one knows {_VERSION})",
+                hint="upgrade agentcg, or name another file with --history",
+            )
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def add(self, kind: str, verdict: Verdict) -> None:
+        """Keep a verdict. ``kind`` is what groups calls that are alike, such as ``pytest`` or ``git status``."""
+        usage, ref = verdict.usage, verdict.ref
+        names = (ref.session.tenant, ref.session.session, ref.call, kind, verdict.tool, verdict.command)
+        numbers = (verdict.started, usage.duration_sec, usage.memory_peak, usage.cpu_sec)
+        self._db.execute(
+            "INSERT INTO verdicts (tenant, session, call, kind, tool, command, outcome, started, duration_sec, "
+            "memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*names, verdict.outcome, *numbers, json.dumps(dataclasses.asdict(verdict), separators=(",", ":"))),
+        )
+        if kind in self._kinds:
+            self._kinds[kind].append(_Past(verdict.outcome, usage.duration_sec, usage.memory_peak))
+
+    def summary(self, kind: str) -> History:
+        """Return what the last calls of ``kind`` came to."""
+        past = self._kinds.get(kind)
+        if past is None:
+            rows = self._db.execute(
+                "SELECT outcome, duration_sec, memory_peak FROM verdicts WHERE kind = ? ORDER BY id DESC LIMIT ?",
+                (kind, _RECENT),
+            )
+            past = self._kinds[kind] = deque((_Past(*row) for row in reversed(rows.fetchall())), maxlen=_RECENT)
+            if len(self._kinds) > _KINDS:
+                self._kinds.popitem(last=False)
+        self._kinds.move_to_end(kind)
+        return summarise(past)
+
+    def recent(self, limit: int = 50) -> Iterator[dict[str, object]]:
+        """Yield the last verdicts, the newest first, as they were kept."""
+        for (text,) in self._db.execute("SELECT verdict FROM verdicts ORDER BY id DESC LIMIT ?", (limit,)):
+            yield json.loads(text)

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a call ended, from its cgroup's own counters, and what its agent should do differently.
+
+An exit status of 137 proves nothing: any program may be sent SIGKILL, and a shell reports its child's end as its own.
+Only ``oom_kill`` of the call's memory.events says that the OOM killer was there, and only ``oom`` (the limit that ran
+out was this cgroup's own) tells the call's limit from a limit further up (cgroup-v2.rst, "memory.events").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agentcg.model import Limits, Outcome, ToolCall, Usage, Verdict
+from agentcg.units import format_duration, format_size
+
+__all__ = ["Ending", "advise", "judge"]
+
+NOTICEABLE_STALL_SEC = 0.5
+"""Below this, a call that was slowed down is not told so: its agent has nothing to gain from knowing."""
+NOTICEABLE_STALL_SHARE = 0.05
+
+# Half as much again, in whole steps of 64 MiB: the next try should not die of the same peak.
+_ROOM = 1.5
+_STEP = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What is known about the end of a call besides its counters."""
+
+    ended: float
+    exit_code: int | None = None
+    signal: int | None = None
+    timed_out: bool = False
+    reason: str = ""
+    """Why agentcg or an operator ended it; empty if nobody did."""
+
+
+def judge(call: ToolCall, usage: Usage, ending: Ending) -> Verdict:
+    """Return the verdict on a call that is over."""
+    throttled = _throttled(usage)
+    verdict = Verdict(
+        ref=call.ref,
+        outcome=_outcome(usage, ending),
+        usage=usage,
+        limits=call.limits,
+        started=call.started,
+        ended=ending.ended,
+        tool=call.tool,
+        command=call.command,
+        call_class=call.call_class,
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        reason=ending.reason,
+        throttled=throttled,
+    )
+    return replace(verdict, advice=advise(verdict))
+
+
+def _outcome(usage: Usage, ending: Ending) -> Outcome:
+    failed = bool(ending.exit_code) or ending.signal is not None
+    if usage.oom_kills:
+        return "memory_limit" if usage.memory_oom_events else "oom_killed"
+    if ending.timed_out:
+        return "timed_out"
+    if ending.reason:
+        return "killed"
+    if usage.pids_limit_events and (failed or ending.exit_code is None):
+        return "pids_limit"
+    if ending.signal is not None:
+        return "signal"
+    if ending.exit_code is None:
+        return "unknown"
+    return "exit_status" if ending.exit_code else "ok"
+
+
+def _throttled(usage: Usage) -> bool:
+    held = max(usage.memory_stall_sec or 0.0 if usage.memory_high_events else 0.0, usage.cpu_throttled_sec or 0.0)
+    return held >= NOTICEABLE_STALL_SEC and held >= NOTICEABLE_STALL_SHARE * usage.duration_sec
+
+
+def advise(verdict: Verdict) -> str:
+    """Return one or two plain sentences on ``verdict`` for the agent, or an empty string."""
+    name, usage, limits = f"`{_short(verdict.command or verdict.tool or 'the call')}`", verdict.usage, verdict.limits
+    match verdict.outcome:
+        case "memory_limit":
+            wall = format_size(limits.memory_max)
+            after = _after_stall(usage)
+            return f"{name} was stopped at its memory limit of {wall}{after}; {_need(usage, limits)}."
+        case "oom_killed":
+            used = f" while using {format_size(usage.memory_peak)}" if usage.memory_peak else ""
+            return (
+                f"{name} was ended because its session ran out of memory{used}, not because of its own limit. "
+                "Run fewer calls at the same time, or ask for a larger session budget."
+            )
+        case "timed_out":
+            return (
+                f"{name} was stopped after {format_duration(limits.duration_max_sec)}, its longest allowed duration; "
+                "run a smaller part of the work, or declare a longer duration."
+            )
+        case "pids_limit":
+            return (
+                f"{name} was refused new processes {usage.pids_limit_events} times at its limit of {limits.pids_max}; "
+                "run fewer workers or ask for more pids."
+            )
+        case "killed":
+            return f"{name} was ended: {verdict.reason}."
+    if usage.pids_limit_events:
+        return f"{name} was refused new processes {usage.pids_limit_events} times at its limit of {limits.pids_max}."
+    if verdict.throttled:
+        return _throttle_advice(name, usage, limits)
+    return ""
+
+
+def _after_stall(usage: Usage) -> str:
+    if (usage.memory_stall_sec or 0.0) < 0.1:
+        return ""
+    return f" after being slowed down there for {format_duration(usage.memory_stall_sec)}"
+
+
+def _need(usage: Usage, limits: Limits) -> str:
+    peak = max(usage.memory_peak or 0, limits.memory_max or 0)
+    wanted = -(-round(peak * _ROOM) // _STEP) * _STEP
+    return f"run fewer workers or a smaller part of the work, or ask for {format_size(wanted)}"
+
+
+def _throttle_advice(name: str, usage: Usage, limits: Limits) -> str:
+    memory = usage.memory_stall_sec or 0.0 if usage.memory_high_events else 0.0
+    cpu = usage.cpu_throttled_sec or 0.0
+    if memory >= cpu:
+        return (
+            f"{name} was slowed down for {format_duration(memory)} at {format_size(limits.memory_high)} of memory; "
+            f"{_need(usage, limits)}."
+        )
+    return (
+        f"{name} was held to {limits.cpu_cores} CPU cores and waited {format_duration(cpu)} for them; "
+        "run fewer workers or ask for more cores."
+    )
+
+
+def _short(command: str, limit: int = 60) -> str:
+    printable = "".join(char if char.isprintable() else " " for char in command)
+    line = " ".join(printable.replace("`", "'").split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
