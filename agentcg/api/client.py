@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client, for programs that make tool calls.
+
+::
+
+    with agentcg.connect() as client, client.session("fix-123", memory_max=4 << 30) as session:
+        with session.call(["pytest", "-x"], tool="Bash", memory_max=1 << 30) as call:
+            call.run()
+        print(call.verdict.outcome, call.verdict.advice)
+
+Blocking, on one connection, for one thread at a time. :mod:`agentcg.api.aclient` is the same for asyncio.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from asyncvarlink import FileDescriptorArray, VarlinkErrorReply, VarlinkInterface, VarlinkMethodReply, varlinksignature
+from asyncvarlink.conversion import ConversionError, FileDescriptorVarlinkType
+
+from agentcg.api import interfaces as wire
+from agentcg.api import types
+from agentcg.errors import AgentcgError, InvalidInput
+
+__all__ = ["Call", "Client", "RemoteError", "Session", "connect", "default_socket", "explain_error", "placer"]
+
+_METHOD_TIMEOUT_SEC = 30.0
+
+
+class RemoteError(AgentcgError):
+    """The daemon refused a request, or cannot be reached. ``name`` is the Varlink error, empty if there is none."""
+
+    def __init__(self, message: str, *, hint: str = "", name: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+def default_socket() -> str:
+    """Return the socket to speak to: AGENTCG_SOCKET, or the system's."""
+    return os.environ.get("AGENTCG_SOCKET", "/run/agentcg/agentcg.sock")
+
+
+def explain_error(error: VarlinkErrorReply) -> RemoteError:
+    """Return what the daemon answered as an error that a person can read."""
+    given: Mapping[str, Any] = getattr(error, "parameters", {})
+    subject = given.get("session") or given.get("call") or given.get("parameter") or given.get("method") or ""
+    message = given.get("message") or f"{error.name.rpartition('.')[2]} {subject}".strip()
+    if given.get("place"):
+        message = f"{given['place']}: {message}"
+    return RemoteError(message, hint=given.get("hint", ""), name=error.name)
+
+
+def unreachable(path: str, error: OSError) -> RemoteError:
+    """Return the error for a daemon that does not answer."""
+    hint = "start it with `agentcg daemon`, or name its socket in AGENTCG_SOCKET"
+    return RemoteError(f"no daemon at {path}: {error.strerror or error}", hint=hint)
+
+
+def placer(procs: int, oom_score_adj: int) -> Callable[[], None]:
+    """Return what a child has to do before it executes: move itself into its call, and stand to be chosen first."""
+
+    def place() -> None:
+        os.write(procs, b"0")
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(oom_score_adj))
+
+    return place
+
+
+def declare(intent: Mapping[str, Any]) -> types.Intent | None:
+    """Return an intent from keyword arguments named as in :class:`agentcg.model.Intent`."""
+    return types.camel(types.Intent, intent) if intent else None
+
+
+class Client:
+    """A connection to the daemon. :raises RemoteError: whenever the daemon refuses or cannot be reached"""
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path or default_socket()
+        self._buffer = b""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._sock.settimeout(_METHOD_TIMEOUT_SEC)
+        try:
+            self._sock.connect(self.path)
+        except OSError as error:
+            self._sock.close()
+            raise unreachable(self.path, error) from error
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up. Calls and sessions that this connection stands for are ended."""
+        self._sock.close()
+
+    def invoke(self, interface: type[VarlinkInterface], method: str, **parameters: Any) -> dict[str, Any]:
+        """Call a method and return its reply, with descriptors that now belong to the caller."""
+        return next(self._exchange(interface, method, parameters, more=False))
+
+    def _exchange(
+        self, interface: type[VarlinkInterface], method: str, parameters: dict[str, Any], *, more: bool
+    ) -> Iterator[dict[str, Any]]:
+        signature = varlinksignature(getattr(interface, method))
+        if signature is None:
+            raise AttributeError(f"{interface.name} has no method {method}")
+        try:
+            converted = signature.parameter_type.tojson(parameters)
+        except ConversionError as error:
+            raise InvalidInput(".".join(map(str, error.location)) or method, error.message) from error
+        message: dict[str, Any] = {"method": f"{interface.name}.{method}", "parameters": converted}
+        try:
+            self._sock.sendall(json.dumps(message | ({"more": True} if more else {})).encode() + b"\0")
+            while True:
+                text, fds = self._receive()
+                reply = VarlinkMethodReply.fromjson(json.loads(text))
+                if reply.error is not None:
+                    interface.raise_error(reply)
+                with FileDescriptorArray.new_managed() as array:
+                    for fd in fds:
+                        array.add(fd)
+                    result: dict[str, Any] = signature.return_type.fromjson(
+                        reply.parameters, {FileDescriptorVarlinkType: array}
+                    )
+                    for key, value in result.items():
+                        if hasattr(value, "take"):
+                            result[key] = value.take()
+                yield result
+                if not reply.continues:
+                    return
+        except VarlinkErrorReply as error:
+            raise explain_error(error) from error
+        except OSError as error:
+            raise unreachable(self.path, error) from error
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        passed: list[int] = []
+        while b"\0" not in self._buffer:
+            data, fds, _, _ = socket.recv_fds(self._sock, 65_536, 4)
+            passed += fds
+            if not data:
+                for fd in passed:
+                    os.close(fd)
+                raise ConnectionResetError("the daemon hung up")
+            self._buffer += data
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        return text, passed
+
+    def session(
+        self,
+        name: str | None = None,
+        *,
+        tenant: str | None = None,
+        protected: bool = False,
+        leased: bool = True,
+        **budget: Any,
+    ) -> Session:
+        """Open a session. ``budget`` is keyword arguments named as in :class:`agentcg.model.Budget`.
+
+        ``protected`` reserves its memory_max from the start. ``leased`` closes it with this connection.
+        """
+        reply = self.invoke(
+            wire.SessionInterface,
+            "Open",
+            session=name,
+            tenant=tenant,
+            budget=types.camel(types.Budget, budget) if budget else None,
+            protected=protected,
+            leased=leased,
+        )
+        return Session(self, reply["session"].session)
+
+    def call(
+        self,
+        command: Sequence[str],
+        *,
+        session: str | None = None,
+        id: str | None = None,  # noqa: A002
+        tool: str | None = None,
+        hint: str | None = None,
+        leased: bool = True,
+        **intent: Any,
+    ) -> Call:
+        """Begin a call. ``intent`` is keyword arguments named as in :class:`agentcg.model.Intent`."""
+        reply = self.invoke(
+            wire.CallInterface,
+            "Begin",
+            session=session,
+            id=id,
+            tool=tool,
+            command=list(command),
+            intent=declare(intent),
+            hint=hint,
+            leased=leased,
+        )
+        return Call(self, list(command), reply)
+
+    def sessions(self) -> list[types.SessionInfo]:
+        """Return every session that we may see."""
+        found: list[types.SessionInfo] = self.invoke(wire.SessionInterface, "List")["sessions"]
+        return found
+
+    def close_session(self, session: str) -> list[types.Verdict]:
+        """End all that runs in a session, and remove it."""
+        ended: list[types.Verdict] = self.invoke(wire.SessionInterface, "Close", session=session)["verdicts"]
+        return ended
+
+    def calls(self, session: str | None = None) -> list[types.ToolCallInfo]:
+        """Return every running call that we may see."""
+        found: list[types.ToolCallInfo] = self.invoke(wire.CallInterface, "List", session=session)["calls"]
+        return found
+
+    def end(self, call: str, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
+        """Report the end of a call by its full name, one begun on another connection, say."""
+        reply = self.invoke(wire.CallInterface, "End", call=call, exitCode=exit_code, signal=signal)
+        verdict: types.Verdict = reply["verdict"]
+        return verdict
+
+    def kill(self, call: str, reason: str) -> types.Verdict:
+        """End a call from outside."""
+        verdict: types.Verdict = self.invoke(wire.CallInterface, "Kill", call=call, reason=reason)["verdict"]
+        return verdict
+
+    def status(self) -> types.Status:
+        """Return what the daemon says of itself."""
+        status: types.Status = self.invoke(wire.MonitorInterface, "GetStatus")["status"]
+        return status
+
+    def watch(self, session: str | None = None) -> Iterator[types.Event]:
+        """Yield events as they happen. The connection can do nothing else from here on."""
+        self._sock.settimeout(None)
+        for reply in self._exchange(wire.MonitorInterface, "Watch", {"session": session}, more=True):
+            yield reply["event"]
+
+
+class Session:
+    """An open session; a context manager that closes it."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client, self.name = client, name
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, command: Sequence[str], **options: Any) -> Call:
+        """Begin a call in this session: see :meth:`Client.call`."""
+        return self.client.call(command, session=self.name, **options)
+
+    def close(self) -> list[types.Verdict]:
+        """End all that runs in it, and remove it."""
+        return self.client.close_session(self.name)
+
+
+class Call:
+    """A begun call; a context manager that ends it and then has its ``verdict``."""
+
+    def __init__(self, client: Client, command: list[str], reply: dict[str, Any]) -> None:
+        self._client = client
+        self._procs: int = reply["procs"]
+        self.command = command
+        self.name: str = reply["call"]
+        self.limits: types.Limits = reply["limits"]
+        self.notes: list[str] = reply["notes"]
+        self.environment: dict[str, str] = reply["environment"]
+        self.oom_score_adj: int = reply["oomScoreAdj"]
+        self.verdict: types.Verdict | None = None
+        self._status: int | None = None
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.verdict is None:
+            self.end()
+
+    def popen(self, command: Sequence[str] | None = None, **options: Any) -> subprocess.Popen[Any]:
+        """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`."""
+        environment = dict(options.pop("env", None) or os.environ) | self.environment
+        place = placer(self._procs, self.oom_score_adj)
+        return subprocess.Popen(
+            command or self.command,
+            env=environment,
+            preexec_fn=place,
+            **options,
+        )
+
+    def run(self, **options: Any) -> int:
+        """Run the command to its end in the call and return its status, as :attr:`subprocess.Popen.returncode`."""
+        with self.popen(**options) as process:
+            self._status = process.wait()
+        return self._status
+
+    def amend(self, **intent: Any) -> types.Limits:
+        """Change what the running call may use; returns the limits in force."""
+        reply = self._client.invoke(
+            wire.CallInterface, "Amend", call=self.name, intent=declare(intent) or types.Intent()
+        )
+        self.limits, self.notes = reply["limits"], reply["notes"]
+        return self.limits
+
+    def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
+        """Report the end. Without arguments, the status that :meth:`run` saw."""
+        if exit_code is None and signal is None and self._status is not None:
+            exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
+        if self._procs >= 0:
+            os.close(self._procs)
+            self._procs = -1
+        self.verdict = self._client.end(self.name, exit_code=exit_code, signal=signal)
+        return self.verdict
+
+
+def connect(path: str | None = None) -> Client:
+    """Connect to the daemon. :raises RemoteError: if there is none"""
+    return Client(path)

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N803  parameter names are the wire's
+"""The interfaces as promised: methods, their parameters, their errors.
+
+A class here only declares, and hands every call on to the handler of the same name in :mod:`agentcg.api.service`.
+A client needs no handler: it takes the types from here.
+
+Varlink: one JSON object a message, a NUL byte behind it, on ``/run/agentcg/agentcg.sock``. A method whose reply has a
+``procs`` field passes that file descriptor beside the message (SCM_RIGHTS), as systemd does.
+"""
+
+# Annotations are not postponed here: asyncvarlink reads them as objects.
+
+from collections.abc import AsyncIterator
+from typing import Any, TypedDict
+
+from asyncvarlink import FileDescriptor, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
+
+from agentcg.api.types import Budget, Event, Intent, Limits, SessionInfo, Status, ToolCallInfo, Verdict
+
+__all__ = ["INTERFACES", "CallInterface", "ErrorInterface", "MonitorInterface", "SessionInterface"]
+__all__ += ["Denied", "Failed", "Invalid", "NestedCall", "NoSuchCall", "NoSuchSession"]
+
+
+class Invalid(TypedVarlinkErrorReply, name="dev.agentcg.Invalid"):
+    """A parameter is not acceptable; ``place`` names it and ``hint`` says what would be."""
+
+    class Parameters:
+        place: str
+        message: str
+        hint: str
+
+
+class Denied(TypedVarlinkErrorReply, name="dev.agentcg.Denied"):
+    """The peer may not do this; ``hint`` says who may."""
+
+    class Parameters:
+        message: str
+        hint: str
+
+
+class NoSuchSession(TypedVarlinkErrorReply, name="dev.agentcg.NoSuchSession"):
+    """There is no such session."""
+
+    class Parameters:
+        session: str
+
+
+class NoSuchCall(TypedVarlinkErrorReply, name="dev.agentcg.NoSuchCall"):
+    """There is no such call, or it has ended."""
+
+    class Parameters:
+        call: str
+
+
+class NestedCall(TypedVarlinkErrorReply, name="dev.agentcg.NestedCall"):
+    """The peer runs inside ``call`` already: what it starts stays in that call and under its limits."""
+
+    class Parameters:
+        call: str
+
+
+class Failed(TypedVarlinkErrorReply, name="dev.agentcg.Failed"):
+    """The kernel refused; the request was undone. ``message`` says what was tried."""
+
+    class Parameters:
+        message: str
+        hint: str
+
+
+_ERRORS = (Invalid, Denied, NoSuchSession, NoSuchCall, NestedCall, Failed)
+
+
+class OpenResult(TypedDict):
+    session: SessionInfo
+    notes: list[str]
+    procs: FileDescriptor | None
+
+
+class BeginResult(TypedDict):
+    call: str
+    limits: Limits
+    notes: list[str]
+    environment: dict[str, str]
+    oomScoreAdj: int
+    procs: FileDescriptor
+
+
+class AmendResult(TypedDict):
+    limits: Limits
+    notes: list[str]
+
+
+class _Handled:
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+
+class SessionInterface(_Handled, VarlinkInterface, name="dev.agentcg.Sessions"):
+    """Agent runs. A session has a budget; its tool calls share it."""
+
+    errors = _ERRORS
+
+    @varlinkmethod
+    def Open(
+        self,
+        *,
+        session: str | None = None,
+        tenant: str | None = None,
+        budget: Budget | None = None,
+        protected: bool | None = None,
+        leased: bool | None = None,
+        agent: bool | None = None,
+    ) -> OpenResult:
+        """Open a session. Without a name it gets one. ``leased`` closes it with this connection.
+        With ``agent`` the reply passes a descriptor of the cgroup.procs for the agent's own processes:
+        a process that writes 0 to it lives in the session, outside its calls, and is not ended for their sake."""
+        return self._handler.open(session, tenant, budget, bool(protected), bool(leased), bool(agent))
+
+    @varlinkmethod(return_parameter="verdicts")
+    async def Close(self, *, session: str) -> list[Verdict]:
+        """End every call of a session and what else runs in it, and remove it. Returns what its calls came to."""
+        return await self._handler.close(session)
+
+    @varlinkmethod(return_parameter="sessions")
+    def List(self) -> list[SessionInfo]:
+        """Every session that the peer may see."""
+        return self._handler.list()
+
+
+class CallInterface(_Handled, VarlinkInterface, name="dev.agentcg.Calls"):
+    """Tool calls. Each gets a cgroup of its own, from Begin to End."""
+
+    errors = _ERRORS
+
+    @varlinkmethod
+    def Begin(
+        self,
+        *,
+        session: str | None = None,
+        id: str | None = None,  # noqa: A002
+        tool: str | None = None,
+        command: list[str] | None = None,
+        intent: Intent | None = None,
+        hint: str | None = None,
+        leased: bool | None = None,
+    ) -> BeginResult:
+        """Make the cgroup of a call. The command's first process writes 0 to ``procs``, which is write-only and leads
+        into the cgroup, and ``oomScoreAdj`` to /proc/self/oom_score_adj, and executes with ``environment`` added.
+        Without a session the call gets one of its own that closes with this connection.
+        ``hint`` is the text of AGENT_RESOURCE_HINT; ``intent`` wins over it. ``notes`` say where the limits differ
+        from what was declared. Unless ``leased`` is false the call is ended when this connection goes away."""
+        return self._handler.begin(session, id, tool or "", command or [], intent, hint, leased is not False)
+
+    @varlinkmethod
+    def Amend(self, *, call: str, intent: Intent) -> AmendResult:
+        """Change what a running call may use, within its session's budget. Fields left out stay as they are."""
+        return self._handler.amend(call, intent)
+
+    @varlinkmethod(return_parameter="verdict")
+    async def End(self, *, call: str, exitCode: int | None = None, signal: int | None = None) -> Verdict:
+        """The call is over: end what it left behind, remove its cgroup and say how it went."""
+        return await self._handler.end(call, exitCode, signal)
+
+    @varlinkmethod(return_parameter="verdict")
+    async def Kill(self, *, call: str, reason: str) -> Verdict:
+        """End a call from outside. The reason goes into its verdict."""
+        return await self._handler.kill(call, reason)
+
+    @varlinkmethod(return_parameter="calls")
+    def List(self, *, session: str | None = None) -> list[ToolCallInfo]:
+        """Every running call that the peer may see."""
+        return self._handler.list(session)
+
+
+class MonitorInterface(_Handled, VarlinkInterface, name="dev.agentcg.Monitor"):
+    """What happens, as it happens."""
+
+    errors = _ERRORS
+
+    @varlinkmethod(return_parameter="status")
+    def GetStatus(self) -> Status:
+        """The daemon and what it can enforce here."""
+        return self._handler.status()
+
+    @varlinkmethod(return_parameter="event", delay_generator=False)
+    async def Watch(self, *, session: str | None = None) -> AsyncIterator[Event]:
+        """Every event from now on that the peer may see, of one session or of all. A reader that falls more than
+        1,024 events behind is told so by an event of kind ``lost`` and misses the oldest."""
+        async for event in self._handler.watch(session):
+            yield event
+
+
+class ErrorInterface(_Handled, VarlinkInterface, name="dev.agentcg"):
+    """The errors that every interface of agentcg answers with."""
+
+    errors = _ERRORS
+
+
+INTERFACES = (ErrorInterface, SessionInterface, CallInterface, MonitorInterface)

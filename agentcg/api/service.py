@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The handlers of the interfaces, one set a connection: who asks is decided here, what is done in control."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from asyncvarlink import FileDescriptor, VarlinkInterfaceRegistry
+from asyncvarlink.serviceinterface import VarlinkServiceInterface
+
+from agentcg import __version__, model
+from agentcg.api import interfaces as wire
+from agentcg.api import types
+from agentcg.api.peer import Peer
+from agentcg.api.types import from_wire, to_wire
+from agentcg.cgroup.usage import cpu_sec, memory_current, pids_current
+from agentcg.control.bus import Event
+from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
+from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
+from agentcg.errors import InvalidInput
+from agentcg.model import CallRef, SessionRef, validate_name
+
+__all__ = ["Service"]
+
+
+class Service:
+    """What all connections share."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.started = time.time()
+
+    def interfaces(self, peer: Peer) -> VarlinkInterfaceRegistry:
+        """Return the interfaces as ``peer`` sees them."""
+        interfaces = VarlinkInterfaceRegistry()
+        url = "https://pypi.org/project/agentcg/"
+        interfaces.register_interface(VarlinkServiceInterface("agentcg", "agentcg", __version__, url, interfaces))
+        interfaces.register_interface(wire.ErrorInterface(None))
+        interfaces.register_interface(wire.SessionInterface(_Sessions(self, peer)))
+        interfaces.register_interface(wire.CallInterface(_Calls(self, peer)))
+        interfaces.register_interface(wire.MonitorInterface(_Monitor(self, peer)))
+        return interfaces
+
+
+class _Handler:
+    def __init__(self, service: Service, peer: Peer) -> None:
+        self.service, self.registry, self.peer = service, service.registry, peer
+
+    def session(self, name: str) -> LiveSession:
+        """Return the session that the peer names. What it may not see does not exist for it."""
+        ref = SessionRef.parse("session", name, tenant=self.peer.tenant)
+        try:
+            live = self.registry.session(ref)
+        except NoSuchSession:
+            if self.peer.session is not None and self.peer.session != ref:
+                self.refuse(ref, -1)
+            raise
+        self.refuse(ref, live.session.owner_uid)
+        return live
+
+    def call(self, name: str) -> CallRef:
+        """Return the full name of a call that the peer may change."""
+        ref = CallRef.parse("call", name)
+        live = self.registry.calls.get(ref)
+        owner = live.call.owner_uid if live else self.registry.ended_owner(ref)
+        if owner is None and self.peer.session in (None, ref.session):
+            raise NoSuchCall(ref)
+        self.refuse(ref.session, -1 if owner is None else owner)
+        return ref
+
+    def refuse(self, session: SessionRef, owner_uid: int) -> None:
+        """:raises Denied: unless the peer may speak for the session; counted and told"""
+        try:
+            self.peer.require(session, owner_uid)
+        except wire.Denied as denied:
+            self.registry.refused += 1
+            self.registry.bus.publish("refused", session, denied.parameters["message"])
+            raise
+
+
+class _Sessions(_Handler):
+    def open(
+        self,
+        session: str | None,
+        tenant: str | None,
+        budget: types.Budget | None,
+        protected: bool,
+        leased: bool,
+        agent: bool,
+    ) -> wire.OpenResult:
+        self.peer.require_outside()
+        tenant = self._tenant(tenant)
+        ref = SessionRef(tenant, validate_name("session", session)) if session else None
+        live, notes = self.registry.open_session(
+            ref,
+            tenant=tenant,
+            owner_uid=self.peer.uid,
+            budget=from_wire(model.Budget, budget).validate() if budget else None,
+            protected=protected,
+            lease=self.peer.lease if leased else None,
+        )
+        procs = FileDescriptor(live.node.agent.open_procs(), should_close=True) if agent else None
+        return {"session": _session_info(live), "notes": notes, "procs": procs}
+
+    def _tenant(self, tenant: str | None) -> str:
+        if tenant is None or tenant == self.peer.tenant:
+            return self.peer.tenant
+        if not self.peer.operator:
+            raise wire.Denied(
+                message=f"{self.peer} may not open a session for the tenant {tenant[:80]!r}",
+                hint=f"only operators name a tenant; yours is {self.peer.tenant}",
+            )
+        return validate_name("tenant", tenant)
+
+    async def close(self, session: str) -> list[types.Verdict]:
+        live = self.session(session)
+        self.peer.require_outside()
+        return [_verdict(verdict) for verdict in await self.registry.close_session(live.session.ref, "it was closed")]
+
+    def list(self) -> list[types.SessionInfo]:
+        return [
+            _session_info(live)
+            for live in self.registry.sessions.values()
+            if self.peer.may_speak_for(live.session.ref, live.session.owner_uid)
+        ]
+
+
+class _Calls(_Handler):
+    def begin(
+        self,
+        session: str | None,
+        name: str | None,
+        tool: str,
+        command: Sequence[str],
+        intent: types.Intent | None,
+        hint: str | None,
+        leased: bool,
+    ) -> wire.BeginResult:
+        if self.peer.call is not None:
+            raise wire.NestedCall(call=str(self.peer.call))
+        if len(tool) > 64 or not tool.isprintable():
+            raise InvalidInput(
+                "tool", f"{tool[:80]!r} is not a tool's name", hint="use at most 64 printable characters"
+            )
+        name = None if name is None else validate_name("id", name)
+        live, notes = self._session(session)
+        try:
+            made, decision = self.registry.begin(
+                live,
+                owner_uid=self.peer.uid,
+                name=name,
+                tool=tool,
+                argv=command,
+                intent=from_wire(model.Intent, intent) if intent else None,
+                hint=hint,
+                lease=self.peer.lease if leased else None,
+            )
+        except BaseException:
+            self.registry.discard_implicit(live)
+            raise
+        # Standard, and needs no library of ours: systemd's PRESSURE.md. Its reader wants "some" by default.
+        pressure = f"{self.registry.tree.directory_of(live.node, made.ref)}/memory.pressure"
+        return {
+            "call": str(made.ref),
+            "limits": to_wire(types.Limits, made.call.limits),
+            "notes": [*notes, *decision.notes],
+            "environment": {"AGENTCG_CALL": str(made.ref), "MEMORY_PRESSURE_WATCH": pressure},
+            "oomScoreAdj": oom_score_adj(live.session.protected, made.call.intent.priority),
+            "procs": FileDescriptor(made.leaf.open_procs(), should_close=True),
+        }
+
+    def _session(self, name: str | None) -> tuple[LiveSession, list[str]]:
+        if name is not None:
+            return self.session(name), []
+        if self.peer.session is not None:
+            return self.registry.session(self.peer.session), []
+        return self.registry.open_session(
+            None, tenant=self.peer.tenant, owner_uid=self.peer.uid, lease=self.peer.lease, implicit=True
+        )
+
+    def amend(self, call: str, intent: types.Intent) -> wire.AmendResult:
+        ref = self.call(call)
+        self._require_not_inside(ref)
+        decision = self.registry.amend(ref, from_wire(model.Intent, intent))
+        return {"limits": to_wire(types.Limits, decision.limits), "notes": list(decision.notes)}
+
+    async def end(self, call: str, exit_code: int | None, signal: int | None) -> types.Verdict:
+        ref = self.call(call)
+        self._require_not_inside(ref)
+        if exit_code is not None and not 0 <= exit_code <= 255:
+            raise InvalidInput("exitCode", f"{exit_code} is not between 0 and 255")
+        if signal is not None and not 1 <= signal <= 64:
+            raise InvalidInput("signal", f"{signal} is not between 1 and 64")
+        return _verdict(await asyncio.shield(self.registry.end(ref, exit_code=exit_code, signal=signal)))
+
+    async def kill(self, call: str, reason: str) -> types.Verdict:
+        ref = self.call(call)
+        self._require_not_inside(ref)
+        reason = " ".join(reason.split())[:500] or "no reason was given"
+        return _verdict(await asyncio.shield(self.registry.kill(ref, reason)))
+
+    def _require_not_inside(self, ref: CallRef) -> None:
+        if self.peer.call is not None:
+            raise wire.Denied(
+                message=f"{self.peer} may not change calls from inside one", hint=f"ask from outside {ref}"
+            )
+
+    def list(self, session: str | None) -> list[types.ToolCallInfo]:
+        lives = self.session(session).calls.values() if session is not None else self.registry.calls.values()
+        return [_call_info(live) for live in lives if self.peer.may_speak_for(live.ref.session, live.call.owner_uid)]
+
+
+class _Monitor(_Handler):
+    def status(self) -> types.Status:
+        registry, root = self.registry, self.registry.tree.root
+        return types.Status(
+            version=__version__,
+            pid=os.getpid(),
+            started=self.service.started,
+            root=root.path,
+            policy=registry.policy.name,
+            controllers=sorted(root.controllers),
+            missing=list(root.missing),
+            sessions=len(registry.sessions),
+            calls=len(registry.calls),
+            callsBegun=registry.begun,
+            callsEnded=registry.ended,
+            callsAdopted=registry.adopted,
+            refused=registry.refused,
+        )
+
+    async def watch(self, session: str | None) -> AsyncIterator[types.Event]:
+        if self.registry.holds(self.peer.lease):
+            # While it streams, nothing is read from this connection, so that its end would not be noticed.
+            raise wire.Denied(message="this connection stands for calls", hint="watch on a connection of its own")
+        only = str(self.session(session).session.ref) if session is not None else None
+        async for event in self.registry.bus.listen():
+            if (only is None or event.subject.startswith(only)) and self._may_see(event):
+                yield to_wire(types.Event, event, verdict=_verdict(event.verdict) if event.verdict else None)
+
+    def _may_see(self, event: Event) -> bool:
+        if self.peer.operator or not event.subject:
+            return True
+        tenant, session, *_ = event.subject.split("/")
+        ref = SessionRef(tenant, session)
+        live = self.registry.sessions.get(ref)
+        return self.peer.may_speak_for(ref, live.session.owner_uid if live else -1)
+
+
+def _session_info(live: LiveSession) -> types.SessionInfo:
+    return to_wire(
+        types.SessionInfo,
+        live.session,
+        session=str(live.session.ref),
+        budget=to_wire(types.Budget, live.session.budget),
+        calls=len(live.calls),
+        memoryCurrent=memory_current(live.node.top),
+        cpuSec=cpu_sec(live.node.top),
+    )
+
+
+def _call_info(live: LiveCall) -> types.ToolCallInfo:
+    return to_wire(
+        types.ToolCallInfo,
+        live.call,
+        call=str(live.ref),
+        intent=to_wire(types.Intent, live.call.intent),
+        limits=to_wire(types.Limits, live.call.limits),
+        memoryCurrent=memory_current(live.leaf),
+        pidsCurrent=pids_current(live.leaf),
+        cpuSec=cpu_sec(live.leaf),
+    )
+
+
+def _verdict(verdict: model.Verdict) -> types.Verdict:
+    return to_wire(
+        types.Verdict,
+        verdict,
+        call=str(verdict.ref),
+        usage=to_wire(types.Usage, verdict.usage),
+        limits=to_wire(types.Limits, verdict.limits),
+    )

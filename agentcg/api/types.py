@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: N815  the field names are the wire's, and Varlink's are camelCase
+"""The types on the wire, field by field as an introspecting client sees them.
+
+Memory is in bytes, durations are in seconds, points in time in seconds since the epoch, as in :mod:`agentcg.model`,
+whose values these mirror. An absent or null field means what ``None`` means there.
+"""
+
+# Annotations are not postponed here: asyncvarlink reads them as objects.
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agentcg.model import CpuClass, Outcome
+
+__all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "Status", "ToolCallInfo", "Usage", "Verdict"]
+__all__ += ["camel", "from_wire", "to_wire"]
+
+
+@dataclass
+class Intent:
+    memoryExpected: int | None = None
+    memoryMax: int | None = None
+    swapMax: int | None = None
+    cpuClass: CpuClass | None = None
+    cpuCores: float | None = None
+    pidsMax: int | None = None
+    ioClass: CpuClass | None = None
+    durationExpectedSec: float | None = None
+    durationMaxSec: float | None = None
+    priority: int | None = None
+
+
+@dataclass
+class Budget:
+    memoryMax: int | None = None
+    swapMax: int | None = None
+    pidsMax: int | None = None
+    cpuWeight: int | None = None
+    cpuCores: float | None = None
+
+
+@dataclass
+class Limits:
+    cpuWeight: int
+    ioWeight: int
+    memoryLow: int | None = None
+    memoryHigh: int | None = None
+    memoryMax: int | None = None
+    swapMax: int | None = None
+    pidsMax: int | None = None
+    cpuCores: float | None = None
+    durationMaxSec: float | None = None
+
+
+@dataclass
+class Usage:
+    durationSec: float
+    cpuSec: float | None = None
+    cpuUserSec: float | None = None
+    cpuSystemSec: float | None = None
+    cpuThrottledSec: float | None = None
+    memoryPeak: int | None = None
+    swapPeak: int | None = None
+    memoryHighEvents: int | None = None
+    memoryMaxEvents: int | None = None
+    memoryOomEvents: int | None = None
+    memoryStallSec: float | None = None
+    oomKills: int | None = None
+    oomGroupKills: int | None = None
+    pidsPeak: int | None = None
+    pidsLimitEvents: int | None = None
+    ioReadBytes: int | None = None
+    ioWrittenBytes: int | None = None
+
+
+@dataclass
+class SessionInfo:
+    """A session. ``session`` is its full name, TENANT/SESSION."""
+
+    session: str
+    ownerUid: int
+    opened: float
+    budget: Budget
+    protected: bool
+    leased: bool
+    calls: int
+    memoryCurrent: int | None = None
+    cpuSec: float | None = None
+
+
+@dataclass
+class ToolCallInfo:
+    """A running call. ``call`` is its full name, TENANT/SESSION/CALL."""
+
+    call: str
+    ownerUid: int
+    started: float
+    tool: str
+    command: str
+    callClass: str
+    intent: Intent
+    limits: Limits
+    leased: bool
+    memoryCurrent: int | None = None
+    pidsCurrent: int | None = None
+    cpuSec: float | None = None
+
+
+@dataclass
+class Verdict:
+    """How a call ended. For the outcomes see agentcg.model.Outcome."""
+
+    call: str
+    outcome: Outcome
+    usage: Usage
+    limits: Limits
+    started: float
+    ended: float
+    tool: str
+    command: str
+    callClass: str
+    reason: str
+    throttled: bool
+    advice: str
+    exitCode: int | None = None
+    signal: int | None = None
+
+
+@dataclass
+class Event:
+    """Something that happened. ``kind`` is one of session_opened, session_closed, call_begun, call_amended,
+    call_throttled, call_oom, call_ended, call_adopted, call_killed and refused; ``subject`` is a session or a call."""
+
+    sequence: int
+    time: float
+    kind: str
+    subject: str
+    message: str
+    verdict: Verdict | None = None
+
+
+@dataclass
+class Status:
+    """The daemon. ``controllers`` are those that calls are limited by; ``missing`` those it would like to have."""
+
+    version: str
+    pid: int
+    started: float
+    root: str
+    policy: str
+    controllers: list[str]
+    missing: list[str]
+    sessions: int
+    calls: int
+    callsBegun: int
+    callsEnded: int
+    callsAdopted: int
+    refused: int
+
+
+_T = TypeVar("_T")
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def camel(wire: type[_T], fields: Mapping[str, Any]) -> _T:
+    """Return ``wire`` from fields named as in agentcg.model. :raises TypeError: for one that it does not have"""
+    return wire(**{_camel(name): value for name, value in fields.items()})
+
+
+def to_wire(wire: type[_T], value: Any, **extra: Any) -> _T:
+    """Return ``value``, a dataclass of agentcg.model, as ``wire``; ``extra`` gives the fields that differ."""
+    names = {field.name for field in dataclasses.fields(wire)}  # type: ignore[arg-type]
+    given = {_camel(field.name): getattr(value, field.name) for field in dataclasses.fields(value)}
+    return wire(**({name: given[name] for name in names & given.keys()} | extra))
+
+
+def from_wire(target: type[_T], value: Any) -> _T:
+    """Return ``value``, one of the classes above, as the dataclass ``target`` of agentcg.model.
+
+    An absent field takes the default of ``target``.
+    """
+    names = {_camel(field.name): field.name for field in dataclasses.fields(target)}  # type: ignore[arg-type]
+    given = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return target(**{names[name]: item for name, item in given.items() if name in names and item is not None})

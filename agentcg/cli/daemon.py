@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``agentcg daemon``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import click
+
+from agentcg.daemon import DEFAULT_HISTORY, DEFAULT_SOCKET, Options, serve
+from agentcg.units import parse_size
+
+__all__ = ["daemon"]
+
+
+@click.command()
+@click.option("--socket", default=DEFAULT_SOCKET, show_default=True, envvar="AGENTCG_SOCKET", help="Where to listen.")
+@click.option("--policy", default="default", show_default=True, help="A preset's name or a policy file.")
+@click.option("--history", default=DEFAULT_HISTORY, show_default=True, help="Where verdicts are kept.")
+@click.option("--root", help="The cgroup to use, a directory below a cgroup v2 mount. By default the host decides.")
+@click.option("--memory-max", metavar="SIZE", help="What all sessions may use together, such as 6G.")
+@click.option("--operators", default="agentcg", show_default=True, help="The group whose members may do everything.")
+@click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
+@click.option("-v", "--verbose", is_flag=True, help="Log every event.")
+def daemon(
+    socket: str,
+    policy: str,
+    history: str,
+    root: str | None,
+    memory_max: str | None,
+    operators: str,
+    observe: bool,
+    verbose: bool,
+) -> None:
+    """Make a cgroup for every tool call that asks for one, until stopped.
+
+    Stopping it, in whatever way, ends no call: limits stay in place, and the next start takes every live call over.
+    """
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("agentcg.events").setLevel(logging.INFO if verbose else logging.WARNING)
+    options = Options(
+        socket=socket,
+        policy=policy,
+        history=history,
+        root=root,
+        memory_max=parse_size("--memory-max", memory_max) if memory_max else None,
+        operators=operators,
+        observe=observe,
+    )
+    asyncio.run(serve(options))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: builds everything, runs one loop, and leaves every call as it is when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import resource
+import signal
+import socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from agentcg.api.server import Server
+from agentcg.api.service import Service
+from agentcg.cgroup import files
+from agentcg.cgroup.delegate import Root, open_root
+from agentcg.cgroup.events import EventPoll
+from agentcg.cgroup.tree import Tree
+from agentcg.control.adopt import adopt
+from agentcg.control.bus import Bus
+from agentcg.control.registry import Registry
+from agentcg.errors import AgentcgError
+from agentcg.kernel import systemd
+from agentcg.policy.load import load
+from agentcg.predict.history import Store
+
+__all__ = ["DEFAULT_HISTORY", "DEFAULT_SOCKET", "Options", "serve"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SOCKET = "/run/agentcg/agentcg.sock"
+DEFAULT_HISTORY = "/var/lib/agentcg/history.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a daemon runs."""
+
+    socket: str = DEFAULT_SOCKET
+    policy: str = "default"
+    """A preset's name or a file."""
+    history: str = DEFAULT_HISTORY
+    root: str | None = None
+    """The cgroup of everything; None lets the host decide."""
+    memory_max: int | None = None
+    """What all sessions may use together, in bytes; None is all that the host has."""
+    operators: str = "agentcg"
+    """The group whose members are operators."""
+    observe: bool = False
+
+
+async def serve(options: Options) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    :raises AgentcgError: if it cannot start; nothing was changed then but the daemon's own cgroup
+    """
+    policy = load(options.policy)
+    store = Store(options.history)
+    _raise_nofile()
+    root = open_root(options.root, observe=options.observe)
+    _lock(root)
+    for name in root.missing:
+        log.warning("the %s controller is missing: calls are not limited by it", name)
+    if options.memory_max is not None:
+        files.write_limit(root.node.fd, "memory.max", options.memory_max)
+        files.write_limit(root.node.fd, "memory.swap.max", 0)
+
+    loop = asyncio.get_running_loop()
+    poll, bus = EventPoll(loop), Bus()
+    registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root))
+    await adopt(registry)
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    listening = systemd.listen_socket() or _bind(options.socket)
+    server = Server(
+        listening,
+        Service(registry).interfaces,
+        lambda peer: registry.drop_lease(peer.lease),
+        root_path=root.path,
+        operators=options.operators,
+    )
+    log.info("listening on %s, policy %s, root %s", options.socket, policy.name, root.path)
+    systemd.notify("READY=1")
+    watchdog = asyncio.create_task(_watchdog())
+    try:
+        await stop.wait()
+    finally:
+        systemd.notify("STOPPING=1")
+        watchdog.cancel()
+        server.close()
+        await registry.settle()
+        log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
+        poll.close()
+        store.close()
+
+
+async def _watchdog() -> None:
+    every = systemd.watchdog_sec()
+    while every is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(every)
+
+
+def _capacity(root: Root) -> int:
+    limit = files.read_int(root.node.fd, "memory.max")
+    total = psutil.virtual_memory().total
+    return total if limit is None else int(min(limit, total))
+
+
+def _raise_nofile() -> None:
+    # A few descriptors for each call and connection.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _lock(root: Root) -> None:
+    """Make sure that nobody else manages this tree. The lock ends with the process, however it ends."""
+    try:
+        fcntl.flock(root.node.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise AgentcgError(
+            f"another daemon manages {root.directory}", hint="stop it first, or give this one a --root of its own"
+        ) from error
+
+
+def _bind(path: str) -> socket.socket:
+    """Return a socket bound to ``path``, in the place of one that nobody listens on any more."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if _is_socket(path):
+            if sock.connect_ex(path) == 0:
+                raise AgentcgError(f"another daemon listens on {path}", hint="stop it first, or name another --socket")
+            os.unlink(path)
+            sock.close()
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock.bind(path)
+        # Anybody may ask; who may do what is decided by the kernel's word on who asks.
+        os.chmod(path, 0o666)  # noqa: S103
+    except OSError as error:
+        sock.close()
+        hint = "name another --socket" if error.errno == errno.EADDRINUSE else "run as root, or name another --socket"
+        raise AgentcgError(f"cannot listen on {path}: {error.strerror or error}", hint=hint) from error
+    return sock
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
