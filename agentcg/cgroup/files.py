@@ -17,6 +17,7 @@ from typing import NamedTuple
 __all__ = [
     "Pressure",
     "Stall",
+    "exists",
     "parse_flat_keyed",
     "parse_nested_keyed",
     "parse_pressure",
@@ -47,6 +48,11 @@ class Pressure(NamedTuple):
 
     some: Stall
     full: Stall | None
+
+
+def exists(directory: int, name: str) -> bool:
+    """Whether there is such a control file. Some, such as cgroup.kill, can only be written."""
+    return os.access(name, os.F_OK, dir_fd=directory)
 
 
 def read(directory: int, name: str) -> str | None:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this host can enforce, rung by rung, found by looking and trying and never by a version number.
+
+The rungs: *observe* (read usage), *cgroup* (limit, freeze, kill), *events* (BPF tracing of the memory paths),
+*scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentcg.cgroup import files
+from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
+from agentcg.cgroup.node import Inner
+
+__all__ = ["Check", "Rung", "probe"]
+
+_BTF = "/sys/kernel/btf/vmlinux"
+_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
+_TRIAL = f"agentcg-doctor-{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    holds: bool
+    found: str
+    fix: str = ""
+    needed: bool = True
+    """Without it the rung does not hold; otherwise the rung holds with less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of the ladder."""
+
+    name: str
+    gives: str
+    used: bool
+    """This version of agentcg makes use of it."""
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        """Whether everything that the rung needs is there."""
+        return all(check.holds for check in self.checks if check.needed)
+
+
+def probe(*, proc: str = "/proc", btf: str = _BTF) -> list[Rung]:
+    """Return the ladder as found here. A cgroup is made and removed for the trial where that is allowed."""
+    mounts = find_mounts(Path(proc, "self/mountinfo").read_text())
+    types = _BtfNames(btf)
+    return [
+        Rung("observe", "usage of every call, and warnings", True, [_mounted(mounts)]),
+        Rung("cgroup", "limits, freeze and kill for every call", True, [_mounted(mounts), *_cgroup(mounts)]),
+        Rung("events", "who charges, stalls and is killed, in microseconds", False, _tracing(types, proc)),
+        Rung("scheduler", "CPU time by class, and holds under memory pressure", False, _sched_ext(types, proc)),
+        Rung("memcg-ops", "the memory controller's own decisions", False, [_memcg_ops(types)]),
+    ]
+
+
+def _mounted(mounts: Mounts) -> Check:
+    fix = "mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1"
+    found = f"on {mounts.unified}" if mounts.unified else "not mounted"
+    return Check("cgroup v2", mounts.unified is not None, found, "" if mounts.unified else fix)
+
+
+def _cgroup(mounts: Mounts) -> list[Check]:
+    if mounts.unified is None:
+        return []
+    checks = [_controller(mounts, name) for name in CONTROLLERS]
+    try:
+        with Inner.open_root(mounts.unified) as top, top.make_leaf(_TRIAL) as trial:
+            try:
+                checks += [_file(trial.fd, *wanted) for wanted in _FILES]
+            finally:
+                top.remove(_TRIAL)
+    except OSError as error:
+        fix = "run as root, or in a delegated cgroup" if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else ""
+        checks.append(Check("making a cgroup", False, error.strerror or str(error), fix))
+    pressure = os.access("/proc/pressure/memory", os.R_OK)
+    fix = "" if pressure else "boot with psi=1"
+    checks.append(Check("pressure (PSI)", pressure, "accounted" if pressure else "off", fix, needed=False))
+    return checks
+
+
+_FILES = (
+    ("cgroup.kill", "kills a whole call at once", "Linux 5.14 or later"),
+    ("cgroup.freeze", "stops a call at the border to user space", "Linux 5.2 or later"),
+)
+
+
+def _file(directory: int, name: str, why: str, where: str) -> Check:
+    there = files.exists(directory, name)
+    return Check(name, there, why if there else "missing", "" if there else where)
+
+
+def _controller(mounts: Mounts, name: str) -> Check:
+    needed = name == "memory"
+    text = Path(mounts.unified or "/", "cgroup.controllers").read_text()
+    if name in text.split():
+        return Check(f"{name} controller", True, "available", needed=needed)
+    if name in mounts.v1_controllers:
+        fix = "boot with systemd.unified_cgroup_hierarchy=1, or unmount the v1 hierarchies"
+        return Check(f"{name} controller", False, "held by cgroup v1", fix, needed)
+    fix = f"add it to the parent's cgroup.subtree_control; take cgroup_disable={name} off the kernel's command line"
+    return Check(f"{name} controller", False, "not available", fix, needed)
+
+
+def _tracing(types: _BtfNames, proc: str) -> list[Check]:
+    hooks = ("try_charge_memcg", "__mem_cgroup_handle_over_high", "mem_cgroup_out_of_memory")
+    missing = [name for name in hooks if not types.has(name)]
+    found = "all there" if not missing else f"without {', '.join(missing)}"
+    return [_btf(types), _capability(proc), Check("memory hooks", not missing, found, "", needed=False)]
+
+
+def _sched_ext(types: _BtfNames, proc: str) -> list[Check]:
+    there = types.has("sched_ext_ops") and os.path.isdir("/sys/kernel/sched_ext")
+    fix = "" if there else "a kernel with CONFIG_SCHED_CLASS_EXT: Debian has one in backports, Ubuntu since 24.10"
+    checks = [_btf(types), _capability(proc), Check("sched_ext", there, "built in" if there else "not built in", fix)]
+    if there:
+        state = Path("/sys/kernel/sched_ext/state").read_text().strip()
+        busy = state not in ("disabled", "")
+        fix = "stop the other BPF scheduler first" if busy else ""
+        checks.append(Check("no other BPF scheduler", not busy, state, fix))
+    return checks
+
+
+def _memcg_ops(types: _BtfNames) -> Check:
+    there = types.has("memcg_bpf_ops")
+    fix = "" if there else "no released kernel has it yet: it is an RFC on the linux-mm list"
+    return Check("memcg_bpf_ops", there, "in BTF" if there else "not in BTF", fix)
+
+
+def _btf(types: _BtfNames) -> Check:
+    fix = "" if types.there else "a kernel with CONFIG_DEBUG_INFO_BTF=y, as every distribution's is"
+    return Check("BTF", types.there, "available" if types.there else "missing", fix)
+
+
+def _capability(proc: str) -> Check:
+    status = Path(proc, "self/status").read_text()
+    effective = int(next(line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), 16)
+    admin = bool(effective >> _CAP_SYS_ADMIN & 1)
+    may = admin or bool(effective >> _CAP_BPF & 1 and effective >> _CAP_PERFMON & 1)
+    return Check("CAP_BPF", may, "held" if may else "not held", "" if may else "run as root")
+
+
+class _BtfNames:
+    """Names in the kernel's type information: its string section holds each once, between NUL bytes."""
+
+    def __init__(self, path: str) -> None:
+        self._has: Callable[[bytes], bool] = lambda name: False
+        try:
+            data = Path(path).read_bytes()
+        except OSError:
+            self.there = False
+            return
+        self.there = True
+        self._has = data.__contains__
+
+    def has(self, name: str) -> bool:
+        """Whether a type, function or member of that name is there."""
+        return self._has(b"\0" + name.encode() + b"\0")
