@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy says, as plain values. The file format is described in :mod:`agentcg.policy.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentcg.model import CpuClass
+
+__all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "CallClass", "HistoryRules", "Policy", "PolicyBudget", "Rule", "Share"]
+
+DEFAULT_CLASS = "default"
+"""The class of a call that no rule matches; it is what ``[defaults]`` says."""
+
+LIMIT_FLOOR = 4 << 20
+"""The least memory, in bytes, that a call or a session may be limited to: below it nothing can be executed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of what is above: 0.75 of a tenant's memory, say."""
+
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyBudget:
+    """What a tenant or a session gets, and the most it may ask for. ``None`` is no limit of its own."""
+
+    memory: int | Share | None = None
+    swap: int = 0
+    pids: int | None = None
+    cpu_weight: int = 100
+    cpu_cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallClass:
+    """What a call of one class gets when it declares nothing, and how far its declaration may go."""
+
+    name: str = DEFAULT_CLASS
+    memory_expected: int | None = None
+    memory_max: int | None = None
+    """``None``: as much as the session's budget has."""
+    memory_cap: int | None = None
+    """The most an intent or history may come to; ``None``: the session's budget."""
+    swap_max: int = 0
+    """An intent may ask for less, never for more."""
+    pids_max: int = 1024
+    cpu: CpuClass = "normal"
+    cores: float | None = None
+    io: CpuClass = "normal"
+    duration_max: float | None = None
+    duration_cap: float | None = None
+    """The most an intent may ask for; ``None``: duration_max."""
+    priority: int = 50
+    headroom: float = 0.9
+    """memory.high as a fraction of memory.max."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Puts a call into a class by its tool and by the words that a command of its shell line begins with."""
+
+    call_class: str
+    tools: tuple[str, ...] = ()
+    """Globs; none: any tool."""
+    commands: frozenset[tuple[str, ...]] = frozenset()
+    """None: any command."""
+    light: bool = False
+    """Counts only when every command of the line falls under some light rule."""
+    lengths: tuple[int, ...] = field(init=False)
+    """The lengths of ``commands`` in words, longest first."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lengths", tuple(sorted({len(words) for words in self.commands}, reverse=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryRules:
+    """When past calls are believed, and how far above them a limit stands."""
+
+    min_calls: int = 5
+    margin: float = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A whole policy."""
+
+    name: str
+    source: str
+    """The file it came from."""
+    description: str = ""
+    tenant: PolicyBudget = field(default_factory=PolicyBudget)
+    session: PolicyBudget = field(default_factory=PolicyBudget)
+    classes: Mapping[str, CallClass] = field(default_factory=lambda: {DEFAULT_CLASS: CallClass()})
+    """By name; :data:`DEFAULT_CLASS` is always there."""
+    rules: tuple[Rule, ...] = ()
+    history: HistoryRules = field(default_factory=HistoryRules)
