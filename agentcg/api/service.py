@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from asyncvarlink import FileDescriptor, VarlinkInterfaceRegistry
 from asyncvarlink.serviceinterface import VarlinkServiceInterface
@@ -98,7 +99,7 @@ class _Sessions(_Handler):
             ref,
             tenant=tenant,
             owner_uid=self.peer.uid,
-            budget=from_wire(model.Budget, budget).validate() if budget else None,
+            budget=_budget(budget) if budget else None,
             protected=protected,
             lease=self.peer.lease if leased else None,
         )
@@ -248,6 +249,11 @@ class _Monitor(_Handler):
         ref = SessionRef(tenant, session)
         live = self.registry.sessions.get(ref)
         return self.peer.may_speak_for(ref, live.session.owner_uid if live else -1)
+
+
+def _budget(budget: types.Budget) -> model.Budget:
+    # What is left out is for the policy to say, so it must not become the default of a Budget: no swap.
+    return replace(from_wire(model.Budget, budget), swap_max=budget.swapMax).validate()
 
 
 def _session_info(live: LiveSession) -> types.SessionInfo:

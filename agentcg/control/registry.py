@@ -26,7 +26,7 @@ from agentcg.control.reserve import bounds
 from agentcg.control.watch import unwatch_call, watch_call
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict, validate_command
-from agentcg.policy.budget import budget_for
+from agentcg.policy.budget import PAGE, budget_for
 from agentcg.policy.decide import Decision, decide
 from agentcg.policy.hint import parse_hint
 from agentcg.policy.intent import merge
@@ -113,7 +113,8 @@ class Registry:
                 "budget.memoryMax", "a protected session has to declare it", hint="declare the most it will use in all"
             )
         left = None if self.capacity is None else self.capacity - sum(self._reserves())
-        if granted.memory_max != asked.memory_max or (left is not None and asked.memory_max > left):
+        cut = (granted.memory_max or 0) < asked.memory_max - PAGE
+        if cut or (left is not None and asked.memory_max > left):
             raise InvalidInput(
                 "budget.memoryMax",
                 f"{format_size(asked.memory_max)} cannot be reserved",
@@ -185,12 +186,11 @@ class Registry:
         :raises OSError: what the kernel refused; nothing is left behind
         """
         command = validate_command("command", argv) if argv else ""
-        declared = (intent or Intent()).validate()
-        if hint:
-            declared = merge(declared, parse_hint(hint)).validate("hint")
-        decision = self._decide(live, tool, command, declared)
+        intent = (intent or Intent()).validate()
+        hinted = parse_hint(hint) if hint else Intent()
+        decision = self._decide(live, tool, command, intent, hinted)
         name = name or f"c-{secrets.token_hex(6)}"
-        ref = CallRef(live.session.ref, name)
+        ref, declared = CallRef(live.session.ref, name), merge(intent, hinted)
         try:
             leaf = self.tree.make_call(live.node, name, decision.limits)
         except FileExistsError as error:
@@ -215,12 +215,13 @@ class Registry:
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
         return made, decision
 
-    def _decide(self, live: LiveSession, tool: str, command: str, intent: Intent) -> Decision:
+    def _decide(self, live: LiveSession, tool: str, command: str, intent: Intent, hint: Intent) -> Decision:
         return decide(
             self.policy,
             tool=tool,
             command=command,
             intent=intent,
+            hint=hint,
             history=self.store.summary(command_key(tool, command)),
             budget=live.session.budget,
             capacity=self.capacity,
@@ -240,8 +241,8 @@ class Registry:
         :raises InvalidInput: naming what is wrong with the intent
         """
         live = self.call(ref)
-        declared = merge(intent, live.call.intent).validate()
-        decision = self._decide(live.session, live.call.tool, live.call.command, declared)
+        declared = merge(intent.validate(), live.call.intent)
+        decision = self._decide(live.session, live.call.tool, live.call.command, declared, Intent())
         using = memory_current(live.leaf) or 0
         if decision.limits.memory_max is not None and decision.limits.memory_max < using:
             raise InvalidInput(
