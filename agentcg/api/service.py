@@ -239,7 +239,7 @@ class _Monitor(_Handler):
             raise wire.Denied(message="this connection stands for calls", hint="watch on a connection of its own")
         only = str(self.session(session).session.ref) if session is not None else None
         async for event in self.registry.bus.listen():
-            if (only is None or event.subject.startswith(only)) and self._may_see(event):
+            if (only is None or f"{event.subject}/".startswith(f"{only}/")) and self._may_see(event):
                 yield to_wire(types.Event, event, verdict=_verdict(event.verdict) if event.verdict else None)
 
     def _may_see(self, event: Event) -> bool:

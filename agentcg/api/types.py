@@ -131,8 +131,9 @@ class Verdict:
 
 @dataclass
 class Event:
-    """Something that happened. ``kind`` is one of session_opened, session_closed, call_begun, call_amended,
-    call_throttled, call_oom, call_ended, call_adopted, call_killed and refused; ``subject`` is a session or a call."""
+    """Something that happened to ``subject``, the full name of a session or a call. ``kind`` is one of
+    session_opened, session_closed, session_adopted, session_pressure, call_begun, call_amended, call_throttled,
+    call_oom, call_killed, call_ended, call_adopted, refused and lost."""
 
     sequence: int
     time: float

@@ -147,10 +147,14 @@ class Tree:
             files.write(leaf.fd, "memory.oom.group", "1")
             write_limits(leaf, limits)
         except BaseException:
-            leaf.close()
-            session.calls.remove(name)
+            self.discard_call(session, leaf)
             raise
         return leaf
+
+    def discard_call(self, session: SessionNode, leaf: Leaf) -> None:
+        """Remove the leaf of a call that did not come about: nothing ever ran in it."""
+        leaf.close()
+        session.calls.remove(leaf.name)
 
     def directory_of(self, session: SessionNode, ref: CallRef) -> str:
         """Return where a call's cgroup is in the file system."""

@@ -16,7 +16,7 @@ from agentcg.cgroup.tree import Group, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
 from agentcg.control.registry import Registry
-from agentcg.control.watch import GRACE_SEC, watch_call
+from agentcg.control.watch import GRACE_SEC, watch_call, watch_session
 from agentcg.model import SessionRef
 
 __all__ = ["adopt"]
@@ -38,6 +38,7 @@ async def adopt(registry: Registry) -> None:
         lease = _lease(registry, record, leases) if session.leased else None
         implicit = bool((record or {}).get("implicit"))
         live = registry.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        watch_session(registry, live)
         for name in list(node.calls.children()):
             _adopt_call(registry, live, name, leases)
         registry.bus.publish("session_adopted", ref, f"with {len(live.calls)} calls")

@@ -23,6 +23,7 @@ EventKind = Literal[
     "session_opened",
     "session_closed",
     "session_adopted",
+    "session_pressure",
     "call_begun",
     "call_amended",
     "call_throttled",

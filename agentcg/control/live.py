@@ -31,6 +31,8 @@ class LiveSession:
     implicit: bool = False
     """Made for one call; gone with it."""
     closing: bool = False
+    pressure: int | None = None
+    """Handle of the watch on its memory pressure."""
 
     def write(self) -> None:
         """Keep the session on its cgroup."""

@@ -23,7 +23,7 @@ from agentcg.control.finish import finish
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.reserve import bounds
-from agentcg.control.watch import unwatch_call, watch_call
+from agentcg.control.watch import unwatch_call, watch_call, watch_session
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict, validate_command
 from agentcg.policy.budget import PAGE, budget_for
@@ -102,6 +102,7 @@ class Registry:
         node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
         live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
         live.write()
+        watch_session(self, live)
         if protected:
             self._protect(live)
         self.bus.publish("session_opened", ref, f"with {format_size(granted.memory_max)} of memory")
@@ -159,11 +160,12 @@ class Registry:
         verdicts = list(await asyncio.gather(*ended))
         live.node.top.kill()
         gone = await self.tree.remove_session(live.node.group, ref)
+        self.poll.unwatch(live.pressure)
         live.node.close()
+        self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
         del self.sessions[ref]
         if live.session.protected:
             self.rebalance()
-        self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
         return verdicts
 
     # Calls
@@ -194,7 +196,7 @@ class Registry:
         try:
             leaf = self.tree.make_call(live.node, name, decision.limits)
         except FileExistsError as error:
-            raise InvalidInput("id", f"the call {ref} is running already", hint="choose another id") from error
+            raise InvalidInput("id", f"the call {ref} is there already", hint="choose another id") from error
         call = ToolCall(
             ref,
             owner_uid,
@@ -207,7 +209,11 @@ class Registry:
             lease is not None,
         )
         made = LiveCall(call, leaf, live, lease, time.monotonic())
-        made.write()
+        try:
+            made.write()
+        except OSError:
+            self.tree.discard_call(live.node, leaf)
+            raise
         live.calls[name] = self.calls[ref] = made
         self._verdicts.pop(ref, None)
         watch_call(self, made)

@@ -8,16 +8,32 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agentcg.cgroup import files
-from agentcg.control.live import LiveCall
+from agentcg.control.live import LiveCall, LiveSession
 from agentcg.units import format_size
 
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "unwatch_call", "watch_call"]
+__all__ = ["GRACE_SEC", "unwatch_call", "watch_call", "watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
+
+
+STALL_SEC, STALL_WINDOW_SEC = 0.2, 1.0
+"""A session is told to be short of memory when its tasks waited for it this long within the window."""
+
+
+def watch_session(registry: Registry, live: LiveSession) -> None:
+    """Start watching a session's memory pressure; nothing happens where the kernel does not account it."""
+
+    def pressed() -> None:
+        stall = f"{STALL_SEC:g} s of {STALL_WINDOW_SEC:g} s"
+        registry.bus.publish("session_pressure", live.session.ref, f"waited for memory for {stall} or more")
+
+    live.pressure = registry.poll.watch_pressure(
+        live.node.top.fd, "memory.pressure", pressed, stall_sec=STALL_SEC, window_sec=STALL_WINDOW_SEC
+    )
 
 
 def watch_call(registry: Registry, live: LiveCall) -> None:
