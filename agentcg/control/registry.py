@@ -10,7 +10,6 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +38,6 @@ __all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = 4096  # Verdicts kept for a runtime that asks for one after somebody else ended its call.
 REBALANCE_SEC = 0.2
 
 
@@ -70,7 +68,6 @@ class Registry:
         self.sessions: dict[SessionRef, LiveSession] = {}
         self.calls: dict[CallRef, LiveCall] = {}
         self.begun = self.ended = self.adopted = self.refused = 0
-        self._verdicts: OrderedDict[CallRef, tuple[Verdict, int]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rebalancing: asyncio.TimerHandle | None = None
 
@@ -215,7 +212,6 @@ class Registry:
             self.tree.discard_call(live.node, leaf)
             raise
         live.calls[name] = self.calls[ref] = made
-        self._verdicts.pop(ref, None)
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
@@ -269,13 +265,13 @@ class Registry:
 
         :raises NoSuchCall: if nothing is known of it
         """
-        known = self._verdicts.get(ref)
-        if known is not None:
-            return known[0]
         live = self.calls.get(ref)
-        if live is None:
+        if live is not None:
+            return await self.finish(live, exit_code=exit_code, signal=signal)
+        known = self.store.find(ref)
+        if known is None:
             raise NoSuchCall(ref)
-        return await self.finish(live, exit_code=exit_code, signal=signal)
+        return known[0]
 
     async def kill(self, ref: CallRef, reason: str) -> Verdict:
         """End a call from outside; its verdict gives the reason."""
@@ -306,22 +302,22 @@ class Registry:
             self.finish(live)
 
     def finished(self, live: LiveCall, verdict: Verdict) -> None:
-        """Forget a call that is over, and remember its verdict."""
+        """Forget a call that is over, and keep its verdict."""
         ref = live.ref
         self.calls.pop(ref, None)
         live.session.calls.pop(ref.call, None)
         live.leaf.close()
         self.ended += 1
-        self._verdicts[ref] = (verdict, live.call.owner_uid)
-        if len(self._verdicts) > REMEMBERED:
-            self._verdicts.popitem(last=False)
-        self.store.add(command_key(verdict.tool, verdict.command), verdict)
+        try:
+            self.store.add(command_key(verdict.tool, verdict.command), live.call.owner_uid, verdict)
+        except AgentcgError as error:
+            log.error("%s", error)  # The runtime gets its verdict all the same.
         self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
         self.discard_implicit(live.session)
 
     def ended_owner(self, ref: CallRef) -> int | None:
-        """Return the uid of a call that has ended and is still remembered."""
-        known = self._verdicts.get(ref)
+        """Return the uid of a call that has ended, or None if there was none of that name."""
+        known = self.store.find(ref)
         return known[1] if known else None
 
     def discard_implicit(self, live: LiveSession) -> None:

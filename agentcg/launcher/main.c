@@ -20,7 +20,7 @@
 #include "say.h"
 #include "varlink.h"
 
-#define RECONNECT_MSEC 3000
+#define RECONNECT_MSEC 5000
 #define RECONNECT_PAUSE_MSEC 50
 
 static struct options options;

@@ -16,8 +16,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import msgspec
+
 from agentcg.errors import AgentcgError
-from agentcg.model import History, Verdict
+from agentcg.model import CallRef, History, Verdict
 
 __all__ = ["Store", "summarise"]
 
@@ -29,12 +31,12 @@ _SCHEMA = """
 CREATE TABLE verdicts (
   id INTEGER PRIMARY KEY,
   tenant TEXT NOT NULL, session TEXT NOT NULL, call TEXT NOT NULL,
-  kind TEXT NOT NULL, tool TEXT NOT NULL, command TEXT NOT NULL, outcome TEXT NOT NULL,
+  owner_uid INTEGER NOT NULL, kind TEXT NOT NULL, tool TEXT NOT NULL, command TEXT NOT NULL, outcome TEXT NOT NULL,
   started REAL NOT NULL, duration_sec REAL NOT NULL, memory_peak INTEGER, cpu_sec REAL,
   verdict TEXT NOT NULL
 );
 CREATE INDEX verdicts_kind ON verdicts (kind, id);
-CREATE INDEX verdicts_session ON verdicts (tenant, session, id);
+CREATE INDEX verdicts_call ON verdicts (tenant, session, call, id);
 """
 
 
@@ -99,16 +101,24 @@ class Store:
         """Close the file."""
         self._db.close()
 
-    def add(self, kind: str, verdict: Verdict) -> None:
-        """Keep a verdict. ``kind`` is what groups calls that are alike, such as ``pytest`` or ``git status``."""
+    def add(self, kind: str, owner_uid: int, verdict: Verdict) -> None:
+        """Keep a verdict. ``kind`` is what groups calls that are alike, such as ``pytest`` or ``git status``.
+
+        :raises AgentcgError: if it cannot be written
+        """
         usage, ref = verdict.usage, verdict.ref
-        names = (ref.session.tenant, ref.session.session, ref.call, kind, verdict.tool, verdict.command)
+        names = (ref.session.tenant, ref.session.session, ref.call, owner_uid, kind, verdict.tool, verdict.command)
         numbers = (verdict.started, usage.duration_sec, usage.memory_peak, usage.cpu_sec)
-        self._db.execute(
-            "INSERT INTO verdicts (tenant, session, call, kind, tool, command, outcome, started, duration_sec, "
-            "memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*names, verdict.outcome, *numbers, json.dumps(dataclasses.asdict(verdict), separators=(",", ":"))),
-        )
+        try:
+            self._db.execute(
+                "INSERT INTO verdicts (tenant, session, call, owner_uid, kind, tool, command, outcome, started, "
+                "duration_sec, memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*names, verdict.outcome, *numbers, json.dumps(dataclasses.asdict(verdict), separators=(",", ":"))),
+            )
+        except sqlite3.Error as error:
+            raise AgentcgError(
+                f"cannot write to the history in {self.path}: {error}", hint="is the disk full?"
+            ) from error
         if kind in self._kinds:
             self._kinds[kind].append(_Past(verdict.outcome, usage.duration_sec, usage.memory_peak))
 
@@ -125,6 +135,15 @@ class Store:
                 self._kinds.popitem(last=False)
         self._kinds.move_to_end(kind)
         return summarise(past)
+
+    def find(self, ref: CallRef) -> tuple[Verdict, int] | None:
+        """Return the verdict on the last call of that name and its owner's uid, or None if there was none."""
+        row = self._db.execute(
+            "SELECT verdict, owner_uid FROM verdicts WHERE tenant = ? AND session = ? AND call = ? "
+            "ORDER BY id DESC LIMIT 1",
+            (ref.session.tenant, ref.session.session, ref.call),
+        ).fetchone()
+        return (msgspec.json.decode(row[0], type=Verdict), row[1]) if row else None
 
     def recent(self, limit: int = 50) -> Iterator[dict[str, object]]:
         """Yield the last verdicts, the newest first, as they were kept."""
