@@ -147,7 +147,7 @@ class CallInterface(_Handled, VarlinkInterface, name="dev.agentcg.Calls"):
     ) -> BeginResult:
         """Make the cgroup of a call. The command's first process writes 0 to ``procs``, which is write-only and leads
         into the cgroup, and ``oomScoreAdj`` to /proc/self/oom_score_adj, and executes with ``environment`` added.
-        Without a session the call gets one of its own that closes with this connection.
+        Without a session it belongs to its user's session ``adhoc``, which is opened when needed.
         ``hint`` is the text of AGENT_RESOURCE_HINT; ``intent`` wins over it. ``notes`` say where the limits differ
         from what was declared. Unless ``leased`` is false the call is ended when this connection goes away."""
         return self._handler.begin(session, id, tool or "", command or [], intent, hint, leased is not False)

@@ -147,7 +147,7 @@ class _Calls(_Handler):
                 "tool", f"{tool[:80]!r} is not a tool's name", hint="use at most 64 printable characters"
             )
         name = None if name is None else validate_name("id", name)
-        live, notes = self._session(session)
+        live = self._session(session)
         try:
             made, decision = self.registry.begin(
                 live,
@@ -160,27 +160,25 @@ class _Calls(_Handler):
                 lease=self.peer.lease if leased else None,
             )
         except BaseException:
-            self.registry.discard_implicit(live)
+            self.registry.close_when_idle(live)
             raise
         # Standard, and needs no library of ours: systemd's PRESSURE.md. Its reader wants "some" by default.
         pressure = f"{self.registry.tree.directory_of(live.node, made.ref)}/memory.pressure"
         return {
             "call": str(made.ref),
             "limits": to_wire(types.Limits, made.call.limits),
-            "notes": [*notes, *decision.notes],
+            "notes": list(decision.notes),
             "environment": {"AGENTCG_CALL": str(made.ref), "MEMORY_PRESSURE_WATCH": pressure},
             "oomScoreAdj": oom_score_adj(live.session.protected, made.call.intent.priority),
             "procs": FileDescriptor(made.leaf.open_procs(), should_close=True),
         }
 
-    def _session(self, name: str | None) -> tuple[LiveSession, list[str]]:
+    def _session(self, name: str | None) -> LiveSession:
         if name is not None:
-            return self.session(name), []
+            return self.session(name)
         if self.peer.session is not None:
-            return self.registry.session(self.peer.session), []
-        return self.registry.open_session(
-            None, tenant=self.peer.tenant, owner_uid=self.peer.uid, lease=self.peer.lease, implicit=True
-        )
+            return self.registry.session(self.peer.session)
+        return self.registry.adhoc_session(self.peer.tenant, self.peer.uid)
 
     def amend(self, call: str, intent: types.Intent) -> wire.AmendResult:
         ref = self.call(call)

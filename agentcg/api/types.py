@@ -164,6 +164,8 @@ class Status:
 
 _T = TypeVar("_T")
 
+_SHARED: dict[tuple[type, type], list[tuple[str, str]]] = {}  # Every reply asks again for the same few pairs.
+
 
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
@@ -177,9 +179,17 @@ def camel(wire: type[_T], fields: Mapping[str, Any]) -> _T:
 
 def to_wire(wire: type[_T], value: Any, **extra: Any) -> _T:
     """Return ``value``, a dataclass of agentcg.model, as ``wire``; ``extra`` gives the fields that differ."""
-    names = {field.name for field in dataclasses.fields(wire)}  # type: ignore[arg-type]
-    given = {_camel(field.name): getattr(value, field.name) for field in dataclasses.fields(value)}
-    return wire(**({name: given[name] for name in names & given.keys()} | extra))
+    given = {name: getattr(value, attribute) for name, attribute in _shared(wire, type(value)) if name not in extra}
+    return wire(**given, **extra)
+
+
+def _shared(wire: type, value: type) -> list[tuple[str, str]]:
+    """Return the fields that both have: the name on the wire, and the attribute."""
+    if (wire, value) not in _SHARED:
+        names = {field.name for field in dataclasses.fields(wire)}
+        attributes = [(_camel(field.name), field.name) for field in dataclasses.fields(value)]
+        _SHARED[wire, value] = [(name, attribute) for name, attribute in attributes if name in names]
+    return _SHARED[wire, value]
 
 
 def from_wire(target: type[_T], value: Any) -> _T:

@@ -11,11 +11,12 @@ A node is known by its id, the inode number of its directory: a path may have be
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
+
+import msgspec
 
 from agentcg.cgroup import files
 from agentcg.kernel.sys import CGROUP2_SUPER_MAGIC, fs_type
@@ -53,14 +54,14 @@ class Node:
     # Records: what the cgroup is for, kept on the cgroup itself so that it survives the daemon.
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Keep ``record`` as JSON in an xattr of the directory."""
-        os.setxattr(self.fd, _RECORD, json.dumps(record, separators=(",", ":")).encode())
+        """Keep ``record`` as JSON in an xattr of the directory; its values may be dataclasses."""
+        os.setxattr(self.fd, _RECORD, msgspec.json.encode(record))
 
     def read_record(self) -> dict[str, Any] | None:
         """Return the record, or None if there is none or it cannot be read as one."""
         try:
-            record = json.loads(os.getxattr(self.fd, _RECORD))
-        except (OSError, ValueError):
+            record = msgspec.json.decode(os.getxattr(self.fd, _RECORD))
+        except (OSError, msgspec.DecodeError):
             return None
         return record if isinstance(record, dict) else None
 

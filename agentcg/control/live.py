@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,14 +29,16 @@ class LiveSession:
     lease: Lease | None
     calls: dict[str, LiveCall] = field(default_factory=dict)
     implicit: bool = False
-    """Made for one call; gone with it."""
+    """Opened for calls that named none; closed when it has had none for a while."""
+    idle_since: float | None = None
+    """On the monotonic clock."""
     closing: bool = False
     pressure: int | None = None
     """Handle of the watch on its memory pressure."""
 
     def write(self) -> None:
         """Keep the session on its cgroup."""
-        record: dict[str, Any] = {"format": _FORMAT, "session": asdict(self.session), "implicit": self.implicit}
+        record: dict[str, Any] = {"format": _FORMAT, "session": self.session, "implicit": self.implicit}
         record["lease"] = self.lease.record() if self.lease else None
         self.node.top.write_record(record)
 
@@ -64,7 +66,7 @@ class LiveCall:
 
     def write(self) -> None:
         """Keep the call on its cgroup."""
-        record: dict[str, Any] = {"format": _FORMAT, "call": asdict(self.call), "started": self.started}
+        record: dict[str, Any] = {"format": _FORMAT, "call": self.call, "started": self.started}
         record["lease"] = self.lease.record() if self.lease else None
         self.leaf.write_record(record)
 

@@ -39,6 +39,7 @@ __all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
 log = logging.getLogger(__name__)
 
 REBALANCE_SEC = 0.2
+IDLE_SEC = 10.0  # To make a session costs more than a short call: keep it for the next one.
 
 
 class NoSuchSession(AgentcgError):
@@ -313,17 +314,33 @@ class Registry:
         except AgentcgError as error:
             log.error("%s", error)  # The runtime gets its verdict all the same.
         self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
-        self.discard_implicit(live.session)
+        self.close_when_idle(live.session)
 
     def ended_owner(self, ref: CallRef) -> int | None:
         """Return the uid of a call that has ended, or None if there was none of that name."""
         known = self.store.find(ref)
         return known[1] if known else None
 
-    def discard_implicit(self, live: LiveSession) -> None:
-        """Close a session that was made for a call, now that there is none."""
+    def adhoc_session(self, tenant: str, owner_uid: int) -> LiveSession:
+        """Return the session of a user's calls that name none; it is opened when needed and closed when idle."""
+        ref = SessionRef(tenant, "adhoc")
+        live = self.sessions.get(ref)
+        if live is None:
+            return self.open_session(ref, tenant=tenant, owner_uid=owner_uid, implicit=True)[0]
+        if live.implicit and not live.closing and live.session.owner_uid == owner_uid:
+            return live
+        return self.open_session(None, tenant=tenant, owner_uid=owner_uid, implicit=True)[0]
+
+    def close_when_idle(self, live: LiveSession) -> None:
+        """Close an implicit session in a while, unless another call comes."""
         if live.implicit and not live.calls and not live.closing:
-            self._keep(asyncio.create_task(self.close_session(live.session.ref, "its call is over")))
+            live.idle_since = idle_since = time.monotonic()
+
+            def close() -> None:
+                if live.idle_since == idle_since and not live.calls and not live.closing:
+                    self._keep(asyncio.create_task(self.close_session(live.session.ref, "it was idle")))
+
+            asyncio.get_running_loop().call_later(IDLE_SEC, close)
 
     # Leases
 

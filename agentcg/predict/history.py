@@ -7,7 +7,6 @@ the machine's (``synchronous=NORMAL`` in WAL mode, sqlite.org/pragma.html).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -113,7 +112,7 @@ class Store:
             self._db.execute(
                 "INSERT INTO verdicts (tenant, session, call, owner_uid, kind, tool, command, outcome, started, "
                 "duration_sec, memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*names, verdict.outcome, *numbers, json.dumps(dataclasses.asdict(verdict), separators=(",", ":"))),
+                (*names, verdict.outcome, *numbers, msgspec.json.encode(verdict).decode()),
             )
         except sqlite3.Error as error:
             raise AgentcgError(
