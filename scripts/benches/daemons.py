@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon of our own for the arms that need one, with its own socket and history, gone without a trace afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from agentcg.api.client import Client, RemoteError
+from agentcg.cgroup.node import Inner
+from agentcg.errors import AgentcgError
+from agentcg.kernel.sys import set_parent_death_signal
+from benches.harness import Stage
+from benches.place import CHECKOUT
+
+__all__ = ["end", "folder", "parent_death", "start_daemon", "tail"]
+
+START_SEC = 60.0
+END_SEC = 20.0
+_MAIN = "from agentcg.cli import main; main()"
+
+
+def folder(stage: Stage) -> Path:
+    """Return a new folder that goes with ``stage``."""
+    path = tempfile.mkdtemp(prefix="agentcg-bench-")
+    stage.callback(shutil.rmtree, path, ignore_errors=True)
+    return Path(path)
+
+
+def parent_death() -> None:
+    """For a child: go when the bench goes, however it goes."""
+    set_parent_death_signal(15)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process to end, wait, and end it if it does not."""
+    process.terminate()
+    try:
+        process.wait(timeout=END_SEC)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def tail(log: Path, lines: int = 5) -> str:
+    """Return the last lines of a log, in one line."""
+    return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def start_daemon(stage: Stage, *, root: str | None = None, observe: bool = False) -> str:
+    """Start a daemon and return its socket. ``root`` is removed with it, with all that is in it.
+
+    :raises AgentcgError: if it does not start, with the end of its log
+    """
+    where = folder(stage)
+    socket, log = f"{where}/agentcg.sock", where / "daemon.log"
+    arguments = ["daemon", "--socket", socket, "--history", f"{where}/history.sqlite"]
+    if root is not None:
+        arguments += ["--root", root]
+        stage.callback(_remove, root)
+    if observe:
+        arguments.append("--observe")
+    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            preexec_fn=parent_death,
+        )
+    stage.callback(end, process)
+    _wait(process, socket, log)
+    return socket
+
+
+def _wait(process: subprocess.Popen[bytes], socket: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SEC
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            Client(socket).close()
+            return
+        except RemoteError:
+            time.sleep(0.05)
+    raise AgentcgError(f"the daemon did not start: {tail(log)}")
+
+
+def _remove(root: str) -> None:
+    """Remove a cgroup and all below it, and end what runs in it."""
+    parent, name = os.path.split(root)
+    with suppress(FileNotFoundError), Inner.open_root(parent) as above:
+        with above.open_inner(name) as node:
+            node.kill()
+            node.wait_empty(10.0)
+        if not above.remove_tree(name):
+            raise AgentcgError(f"{root} is still busy", hint=f"see {root}/*/cgroup.procs, and remove it")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a bench runs: what the machine is, whether it can enforce, and the way into the VM."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from agentcg.cgroup.delegate import find_mounts
+from agentcg.errors import AgentcgError
+
+__all__ = ["CHECKOUT", "can_enforce", "describe", "is_vm", "run_in_vm", "touch_memory"]
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def is_vm() -> bool:
+    """Whether this is the machine of scripts/vm, which says so in the environment."""
+    return "AGENTCG_VM" in os.environ
+
+
+def describe() -> str:
+    """Return what this machine is, in one line."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else os.uname().machine
+    memory = psutil.virtual_memory().total / (1 << 30)
+    return f"{len(os.sched_getaffinity(0))} CPUs ({model}), {memory:.1f} GiB of memory"
+
+
+def can_enforce() -> bool:
+    """Whether the daemon can limit memory here: root, and the memory controller in cgroup v2."""
+    unified = find_mounts(Path("/proc/self/mountinfo").read_text()).unified
+    if unified is None or os.geteuid() != 0:
+        return False
+    return "memory" in Path(unified, "cgroup.controllers").read_text().split()
+
+
+def touch_memory(share: float = 0.7) -> None:
+    """Write to ``share`` of the free memory once: a VM gets its memory from the host when it first uses it."""
+    size = int(psutil.virtual_memory().available * share)
+    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
+
+
+def run_in_vm(options: Sequence[str], command: Sequence[str], timeout_sec: float) -> None:
+    """Run a command in the machine of scripts/vm, in the checkout, with its output on our standard error.
+
+    :raises AgentcgError: if it does not end well, or not within ``timeout_sec`` after the boot
+    """
+    vm = [sys.executable, str(CHECKOUT / "scripts/vm"), "run", "--timeout", f"{timeout_sec:.0f}", *options]
+    machine = subprocess.Popen([*vm, "--", *command], stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    try:
+        # It bounds boot and command itself; this is for a scripts/vm that hangs, or builds the machine first.
+        status = machine.wait(timeout=timeout_sec + 1800)
+    except BaseException as error:
+        machine.send_signal(signal.SIGTERM)
+        try:
+            machine.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            machine.kill()
+            machine.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise AgentcgError("scripts/vm did not end", hint="see whether `scripts/vm run -- true` works") from error
+        raise
+    if status:
+        raise AgentcgError(f"the part in the VM ended with status {status}", hint="what it printed stands above")

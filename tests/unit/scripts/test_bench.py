@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark harness: its statistics, its rounds, its result and its command line, without measuring anything."""
+
+import io
+import json
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
+
+from benches import harness, main, report, stats
+from benches.harness import Arm, Bench, Measured, Part, Plan, Ratio
+
+
+def quiet(text):
+    pass
+
+
+def measure(*arms, n=4, **options):
+    measured = Measured("here", "a machine", "a kernel")
+    harness.measure(arms, Plan(n, **options), measured, quiet)
+    return measured
+
+
+def bench(*ratios):
+    part = Part("here", lambda: (), vm=None, quick_sec=1)
+    return Bench("b", "for a test", (part,), {"total_ms": "ms"}, ratios)
+
+
+def samples(**arms):
+    return Measured("here", "m", "k", {name: {"total_ms": values} for name, values in arms.items()})
+
+
+# Statistics
+
+
+def test_median_and_interval_of_one_sample_is_that_sample():
+    assert stats.median_of([7.0]) == (7.0, 7.0, 7.0)
+
+
+def test_interval_of_a_median_has_the_coverage_it_claims():
+    # A resample's median is at most the k-th of n = 9 values with P(Binomial(9, k/9) >= 5): 3.0 % for k = 2.
+    assert stats.median_of([1, 2, 3, 4, 5, 6, 7, 8, 9]) == (5, 2, 8)
+
+
+def test_interval_is_the_same_every_time_and_contains_the_median():
+    values = [float(number * number % 101) for number in range(60)]
+    first = stats.median_of(values)
+    assert first == stats.median_of(values)
+    assert first.lo < first.value < first.hi
+
+
+def test_quotient_draws_whole_rounds():
+    # Rounds differ by three orders of magnitude, the quotient within each does not.
+    below = [1.0, 10.0, 100.0, 1000.0, 5.0, 50.0, 500.0]
+    assert stats.median_quotient([3 * value for value in below], below) == (3.0, 3.0, 3.0)
+
+
+def test_difference_is_the_median_of_paired_differences():
+    # The difference of the medians would be 4.
+    assert stats.median_difference([10.0, 6.0, 1.0], [2.0, 5.0, 0.0]).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: stats.median_of([]), "no samples"),
+        (lambda: stats.median_quotient([1.0, 2.0], [1.0]), "2 and 1 samples"),
+        (lambda: stats.median_difference([1.0], []), "1 and 0 samples"),
+        (lambda: stats.median_quotient([1.0], [0.0]), "positive"),
+    ],
+)
+def test_statistics_of_nothing_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+# Rounds
+
+
+def test_arms_are_interleaved_each_once_a_round_and_the_warm_up_is_not_counted():
+    order = []
+
+    def arm(name):
+        return Arm(name, lambda stage: lambda: order.append(name) or {"total_ms": float(len(order))})
+
+    measured = measure(arm("a"), arm("b"), arm("c"), n=20, warm_up=2)
+    rounds = [tuple(order[start : start + 3]) for start in range(0, len(order), 3)]
+    assert len(rounds) == 22
+    assert all(sorted(one) == ["a", "b", "c"] for one in rounds)
+    neighbours = {pair for one in rounds[2:] for pair in pairwise(one)}
+    assert len(neighbours) == 6  # No arm always follows the same other.
+    assert min(measured.samples["a"]["total_ms"]) > 6
+    assert {len(metrics["total_ms"]) for metrics in measured.samples.values()} == {20}
+    assert list(measured.samples) == ["a", "b", "c"]
+
+
+def test_failing_arms_are_reported_and_the_others_go_on():
+    counter = iter(range(100))
+
+    def later():
+        if next(counter) == 3:
+            raise OSError("the third time")
+        return {"total_ms": 1.0}
+
+    def at_once(stage):
+        raise FileNotFoundError("not installed")
+
+    measured = measure(
+        Arm("good", lambda stage: lambda: {"total_ms": 2.0}),
+        Arm("later", lambda stage: later),
+        Arm("at-once", at_once),
+        n=5,
+        warm_up=1,
+    )
+    assert measured.samples == {"good": {"total_ms": [2.0] * 5}}
+    assert measured.errors == {"later": "OSError: the third time", "at-once": "FileNotFoundError: not installed"}
+
+
+def test_arm_whose_metrics_change_is_a_failed_one():
+    results = iter([{"total_ms": 1.0}, {"other": 1.0}])
+    measured = measure(Arm("a", lambda stage: lambda: next(results)), n=2, warm_up=0)
+    assert measured.samples == {}
+    assert measured.errors == {"a": "ValueError: returned ['other'] after ['total_ms']"}
+
+
+def test_repetition_that_hangs_is_cut(monkeypatch):
+    monkeypatch.setattr(harness, "REPETITION_SEC", 0.05)
+    measured = measure(Arm("a", lambda stage: lambda: time.sleep(60) or {"total_ms": 1.0}), n=1)
+    assert measured.errors == {"a": "TimeoutError: one repetition took longer than 0.05 s"}
+
+
+def test_no_round_begins_after_the_time_is_spent():
+    measured = measure(
+        Arm("a", lambda stage: lambda: time.sleep(0.02) or {"total_ms": 1.0}), n=1000, warm_up=0, budget_sec=0.1
+    )
+    assert 1 <= len(measured.samples["a"]["total_ms"]) < 20
+
+
+@pytest.mark.parametrize("trouble", [OSError, KeyboardInterrupt])
+def test_what_was_started_is_ended_in_reverse_order_whatever_happens(trouble):
+    ended = []
+
+    def prepare(stage):
+        stage.callback(ended.append, "first")
+        stage.callback(ended.append, "second")
+
+        def repeat():
+            raise trouble("now")
+
+        return repeat
+
+    try:
+        measure(Arm("a", prepare))
+    except KeyboardInterrupt:
+        assert trouble is KeyboardInterrupt
+    assert ended == ["second", "first"]
+
+
+def test_trouble_while_cleaning_up_is_a_note_and_loses_nothing():
+    def prepare(stage):
+        stage.callback(int, "not a number")
+        return lambda: {"total_ms": 1.0}
+
+    measured = measure(Arm("a", prepare), n=2)
+    assert measured.samples["a"]["total_ms"] == [1.0, 1.0]
+    assert measured.notes[0].startswith("cleaning up failed: ValueError")
+
+
+# The result
+
+
+def test_result_has_medians_intervals_and_ratios_with_their_goals():
+    measured = samples(fast=[1.0] * 5, slow=[4.0] * 5)
+    outcome = report.result(
+        bench(
+            Ratio("too_slow", "slow", "fast", goal=3.0),
+            Ratio("faster", "slow", "fast", goal=3.0, better="higher"),
+            Ratio("added", "slow", "fast", difference=True),
+        ),
+        [measured],
+    )
+    assert outcome["arms"]["slow"] == {"n": 5, "total_ms": {"p50": 4.0, "lo": 4.0, "hi": 4.0, "unit": "ms"}}
+    exact = {"value": 4.0, "lo": 4.0, "hi": 4.0}
+    assert outcome["ratios"] == {
+        "too_slow": {**exact, "goal": 3.0, "better": "lower", "holds": False},
+        "faster": {**exact, "goal": 3.0, "better": "higher", "holds": True},
+        "added": {"value": 3.0, "lo": 3.0, "hi": 3.0, "goal": None, "better": "lower", "unit": "ms", "holds": None},
+    }
+    assert (outcome["bench"], outcome["machine"], outcome["kernel"]) == ("b", "m", "k")
+
+
+def test_ratio_with_a_failed_arm_is_not_known():
+    measured = samples(fast=[1.0])
+    measured.errors["slow"] = "OSError: gone"
+    outcome = report.result(bench(Ratio("r", "slow", "fast", goal=3.0)), [measured])
+    assert outcome["arms"]["slow"] == {"n": 0, "error": "OSError: gone"}
+    assert outcome["ratios"]["r"]["value"] is outcome["ratios"]["r"]["holds"] is None
+
+
+def test_table_says_what_failed_and_what_does_not_hold():
+    measured = samples(fast=[1.0], slow=[4.0])
+    measured.errors["other"] = "OSError: [Errno 2] gone"
+    measured.notes.append("no [memory] controller")
+    text = io.StringIO()
+    report.print_table(report.result(bench(Ratio("r", "slow", "fast", goal=3.0)), [measured]), Console(file=text))
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert "slow total_ms 4.00 ms 4.00 to 4.00 1" in lines
+    assert "r 4.00 4.00 to 4.00 ≤ 3 NO" in lines
+    assert "other failed: OSError: [Errno 2] gone" in lines
+    assert "note: no [memory] controller" in lines
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a bench"),
+        (["nosuch"], "invalid choice"),
+        (["calls", "--n", "0"], "not a positive number"),
+        (["calls", "--quick", "--save"], "--save keeps full results only"),
+        (["calls", "--part", "host"], "--part and --raw go together"),
+    ],
+)
+def test_wrong_command_lines(arguments, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main.parse(arguments)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_every_bench_is_found_and_compares_arms_that_it_has():
+    for name in main.BENCHES:
+        found = main.find(name)
+        assert found.name == name
+        arms = [arm.name for part in found.parts for arm in part.arms()]
+        assert len(arms) == len(set(arms))
+        assert {end for ratio in found.ratios for end in (ratio.of, ratio.to)} <= set(arms)
+        assert {ratio.metric for ratio in found.ratios} <= set(found.units)
+        assert sum(part.quick_sec for part in found.parts) <= 60
+
+
+def test_json_is_one_object_and_goals_do_not_change_the_status(monkeypatch, capsys, tmp_path):
+    slow = Arm("slow", lambda stage: lambda: {"total_ms": 9.0})
+    fast = Arm("fast", lambda stage: lambda: {"total_ms": 1.0})
+    part = Part("here", lambda: (slow, fast), vm=None, quick_sec=1)
+    made = Bench("calls", "", (part,), {"total_ms": "ms"}, (Ratio("r", "slow", "fast", goal=3.0),))
+    monkeypatch.setattr(main, "find", lambda name: made)
+    monkeypatch.setattr(main, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(main.signal, "signal", lambda number, handler: None)
+    assert main.main(["calls", "--json", "--n", "3", "--save"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["ratios"]["r"]["holds"] is False
+    assert json.loads((tmp_path / "results/calls.json").read_text()) == outcome
