@@ -71,7 +71,8 @@ def validate_name(place: str, name: str) -> str:
 def validate_command(place: str, argv: Sequence[str]) -> str:
     """Return the command line of ``argv`` as shell text, at most :data:`COMMAND_MAX` characters.
 
-    Control characters are kept: the text is quoted wherever it is shown, and JSON escapes it where it is stored.
+    Control characters are kept: the text is quoted wherever it is shown, and JSON escapes it where it is stored. What
+    is not text (file names are bytes) becomes ``?``.
 
     :raises InvalidInput: if there is a NUL byte, which no command line can hold
     """
@@ -80,6 +81,7 @@ def validate_command(place: str, argv: Sequence[str]) -> str:
             raise InvalidInput(f"{place}[{index}]", "holds a NUL byte", hint="no program can be given one")
     # A single word is a shell line already ("sh -c" text from a runtime), not a word to be quoted.
     text = argv[0] if len(argv) == 1 else shlex.join(argv)
+    text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= COMMAND_MAX else text[: COMMAND_MAX - 1] + "…"
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agentcg.model import Limits, Outcome, ToolCall, Usage, Verdict
 from agentcg.units import format_duration, format_size
 
-__all__ = ["Ending", "advise", "judge"]
+__all__ = ["Ending", "advise", "judge", "one_line"]
 
 NOTICEABLE_STALL_SEC = 0.5
 """Below this, a call that was slowed down is not told so: its agent has nothing to gain from knowing."""
@@ -81,7 +81,9 @@ def _throttled(usage: Usage) -> bool:
 
 def advise(verdict: Verdict) -> str:
     """Return one or two plain sentences on ``verdict`` for the agent, or an empty string."""
-    name, usage, limits = f"`{_short(verdict.command or verdict.tool or 'the call')}`", verdict.usage, verdict.limits
+    usage, limits = verdict.usage, verdict.limits
+    shown = one_line(verdict.command or verdict.tool or "the call", 60)
+    name = "`" + shown.replace("`", "'") + "`"
     match verdict.outcome:
         case "memory_limit":
             wall = format_size(limits.memory_max)
@@ -138,7 +140,7 @@ def _throttle_advice(name: str, usage: Usage, limits: Limits) -> str:
     )
 
 
-def _short(command: str, limit: int = 60) -> str:
-    printable = "".join(char if char.isprintable() else " " for char in command)
-    line = " ".join(printable.replace("`", "'").split())
+def one_line(text: str, limit: int) -> str:
+    """Return ``text`` without control characters, in one line of at most ``limit`` characters."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -9,6 +9,7 @@ if it is an operator: root, the daemon's own uid, or a member of the operators' 
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import select
@@ -72,25 +73,31 @@ class Peer:
 
 
 def identify(sock: socket.socket, root_path: str, operators: str) -> Peer:
-    """Return who connected ``sock``. ``root_path`` is the tree's cgroup, ``operators`` the name of a group."""
+    """Return who connected ``sock``. ``root_path`` is the tree's cgroup, ``operators`` the name of a group.
+
+    :raises OSError: if it cannot be known: a process that is gone may have lived in a session, and have left its
+        connection to another there
+    """
     credentials = sys.peer_credentials(sock)
     pidfd = sys.peer_pidfd(sock)
     try:
         cgroup = cgroup_of(credentials.pid) if credentials.pid > 0 else None
-        if cgroup is not None and pidfd is not None and _ended(pidfd):
-            cgroup = None  # What was read belongs to whoever has the pid now.
+        gone = cgroup is None or cgroup.endswith(" (deleted)") or (pidfd is not None and _ended(pidfd))
     finally:
         if pidfd is not None:
             os.close(pidfd)
+    if gone:
+        raise ProcessLookupError(errno.ESRCH, f"process {credentials.pid} has ended")
     session, call = locate(cgroup, root_path)
     groups = {credentials.gid, *sys.peer_groups(sock)}
-    outside = cgroup is not None and session is None
-    operator = outside and (credentials.uid in (0, os.geteuid()) or _gid(operators) in groups)
+    operator = session is None and (credentials.uid in (0, os.geteuid()) or _gid(operators) in groups)
     return Peer(credentials.pid, credentials.uid, operator, session, call, Lease(credentials.pid))
 
 
 def _ended(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptor above 1,023.
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _gid(group: str) -> int | None:

@@ -22,7 +22,9 @@ from agentcg.control.bus import Event
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
 from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
 from agentcg.errors import InvalidInput
-from agentcg.model import CallRef, SessionRef, validate_name
+from agentcg.model import CallRef, SessionRef, validate_command, validate_name
+from agentcg.policy.hint import parse_hint
+from agentcg.verdict import one_line
 
 __all__ = ["Service"]
 
@@ -94,7 +96,7 @@ class _Sessions(_Handler):
     ) -> wire.OpenResult:
         self.peer.require_outside()
         tenant = self._tenant(tenant)
-        ref = SessionRef(tenant, validate_name("session", session)) if session else None
+        ref = None if session is None else SessionRef(tenant, validate_name("session", session))
         live, notes = self.registry.open_session(
             ref,
             tenant=tenant,
@@ -147,6 +149,9 @@ class _Calls(_Handler):
                 "tool", f"{tool[:80]!r} is not a tool's name", hint="use at most 64 printable characters"
             )
         name = None if name is None else validate_name("id", name)
+        line = validate_command("command", command) if command else ""
+        declared = from_wire(model.Intent, intent).validate() if intent else model.Intent()
+        hinted = parse_hint(hint) if hint else model.Intent()
         live = self._session(session)
         try:
             made, decision = self.registry.begin(
@@ -154,9 +159,9 @@ class _Calls(_Handler):
                 owner_uid=self.peer.uid,
                 name=name,
                 tool=tool,
-                argv=command,
-                intent=from_wire(model.Intent, intent) if intent else None,
-                hint=hint,
+                command=line,
+                intent=declared,
+                hint=hinted,
                 lease=self.peer.lease if leased else None,
             )
         except BaseException:
@@ -198,7 +203,7 @@ class _Calls(_Handler):
     async def kill(self, call: str, reason: str) -> types.Verdict:
         ref = self.call(call)
         self._require_not_inside(ref)
-        reason = " ".join(reason.split())[:500] or "no reason was given"
+        reason = one_line(reason, 500) or "no reason was given"
         return _verdict(await asyncio.shield(self.registry.kill(ref, reason)))
 
     def _require_not_inside(self, ref: CallRef) -> None:
@@ -232,16 +237,16 @@ class _Monitor(_Handler):
         )
 
     async def watch(self, session: str | None) -> AsyncIterator[types.Event]:
-        if self.registry.holds(self.peer.lease):
-            # While it streams, nothing is read from this connection, so that its end would not be noticed.
-            raise wire.Denied(message="this connection stands for calls", hint="watch on a connection of its own")
         only = str(self.session(session).session.ref) if session is not None else None
-        async for event in self.registry.bus.listen():
-            if (only is None or f"{event.subject}/".startswith(f"{only}/")) and self._may_see(event):
-                yield to_wire(types.Event, event, verdict=_verdict(event.verdict) if event.verdict else None)
+
+        def wanted(event: Event) -> bool:
+            return (only is None or f"{event.subject}/".startswith(f"{only}/")) and self._may_see(event)
+
+        async for event in self.registry.bus.listen(wanted):
+            yield to_wire(types.Event, event, verdict=_verdict(event.verdict) if event.verdict else None)
 
     def _may_see(self, event: Event) -> bool:
-        if self.peer.operator or not event.subject:
+        if self.peer.operator:
             return True
         tenant, session, *_ = event.subject.split("/")
         ref = SessionRef(tenant, session)

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,7 +49,8 @@ class Event:
 
 
 class _Listener:
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[Event], bool]) -> None:
+        self.wanted = wanted
         self.queue: deque[Event] = deque()
         self.lost = 0
         self.waiting = asyncio.Event()
@@ -68,15 +69,17 @@ class Bus:
         event = Event(self._sequence, time.time(), kind, str(subject), message, verdict)
         log.info("%s %s: %s", kind, event.subject, message)
         for listener in self._listeners:
+            if not listener.wanted(event):
+                continue
             if len(listener.queue) >= QUEUE:
                 listener.queue.popleft()
                 listener.lost += 1
             listener.queue.append(event)
             listener.waiting.set()
 
-    async def listen(self) -> AsyncIterator[Event]:
-        """Yield every event from now on."""
-        listener = _Listener()
+    async def listen(self, wanted: Callable[[Event], bool] = lambda event: True) -> AsyncIterator[Event]:
+        """Yield every event from now on that is ``wanted``, which is asked when it happens."""
+        listener = _Listener(wanted)
         self._listeners.add(listener)
         try:
             while True:

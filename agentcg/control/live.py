@@ -30,8 +30,8 @@ class LiveSession:
     calls: dict[str, LiveCall] = field(default_factory=dict)
     implicit: bool = False
     """Opened for calls that named none; closed when it has had none for a while."""
-    idle_since: float | None = None
-    """On the monotonic clock."""
+    used: float = 0.0
+    """When its last call began, or the last of them ended; on the monotonic clock."""
     closing: bool = False
     pressure: int | None = None
     """Handle of the watch on its memory pressure."""

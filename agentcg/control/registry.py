@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -24,10 +24,9 @@ from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.reserve import bounds
 from agentcg.control.watch import unwatch_call, watch_call, watch_session
 from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict, validate_command
+from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict
 from agentcg.policy.budget import PAGE, budget_for
 from agentcg.policy.decide import Decision, decide
-from agentcg.policy.hint import parse_hint
 from agentcg.policy.intent import merge
 from agentcg.policy.match import command_key
 from agentcg.policy.schema import Policy
@@ -175,22 +174,21 @@ class Registry:
         owner_uid: int,
         name: str | None = None,
         tool: str = "",
-        argv: Sequence[str] = (),
-        intent: Intent | None = None,
-        hint: str | None = None,
+        command: str = "",
+        intent: Intent = Intent(),  # noqa: B008  frozen
+        hint: Intent = Intent(),  # noqa: B008
         lease: Lease | None = None,
     ) -> tuple[LiveCall, Decision]:
         """Make a call's cgroup, with its limits in place. Nothing runs in it yet.
 
+        :param intent: what the call declares
+        :param hint: what its environment says; the intent wins over it
         :raises InvalidInput: naming what is wrong with the request
         :raises OSError: what the kernel refused; nothing is left behind
         """
-        command = validate_command("command", argv) if argv else ""
-        intent = (intent or Intent()).validate()
-        hinted = parse_hint(hint) if hint else Intent()
-        decision = self._decide(live, tool, command, intent, hinted)
+        decision = self._decide(live, tool, command, intent, hint)
         name = name or f"c-{secrets.token_hex(6)}"
-        ref, declared = CallRef(live.session.ref, name), merge(intent, hinted)
+        ref, declared = CallRef(live.session.ref, name), merge(intent, hint)
         try:
             leaf = self.tree.make_call(live.node, name, decision.limits)
         except FileExistsError as error:
@@ -213,6 +211,7 @@ class Registry:
             self.tree.discard_call(live.node, leaf)
             raise
         live.calls[name] = self.calls[ref] = made
+        live.used = made.started
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
@@ -276,8 +275,9 @@ class Registry:
 
     async def kill(self, ref: CallRef, reason: str) -> Verdict:
         """End a call from outside; its verdict gives the reason."""
+        live = self.call(ref)
         self.bus.publish("call_killed", ref, reason)
-        return await self.finish(self.call(ref), reason=reason)
+        return await self.finish(live, reason=reason)
 
     def finish(
         self,
@@ -332,22 +332,23 @@ class Registry:
         return self.open_session(None, tenant=tenant, owner_uid=owner_uid, implicit=True)[0]
 
     def close_when_idle(self, live: LiveSession) -> None:
-        """Close an implicit session in a while, unless another call comes."""
-        if live.implicit and not live.calls and not live.closing:
-            live.idle_since = idle_since = time.monotonic()
+        """Close an implicit session: at once if no call came about in it, else in a while, unless another comes."""
+        if not live.implicit or live.calls or live.closing:
+            return
+        if not live.used:
+            self._close_idle(live)
+            return
+        live.used = time.monotonic()
+        asyncio.get_running_loop().call_later(IDLE_SEC, self._close_if_unused, live, live.used)
 
-            def close() -> None:
-                if live.idle_since == idle_since and not live.calls and not live.closing:
-                    self._keep(asyncio.create_task(self.close_session(live.session.ref, "it was idle")))
+    def _close_if_unused(self, live: LiveSession, since: float) -> None:
+        if live.used == since and not live.calls and not live.closing:
+            self._close_idle(live)
 
-            asyncio.get_running_loop().call_later(IDLE_SEC, close)
+    def _close_idle(self, live: LiveSession) -> None:
+        self._keep(asyncio.create_task(self.close_session(live.session.ref, "it is not used")))
 
     # Leases
-
-    def holds(self, lease: Lease) -> bool:
-        """Whether anything stands under a lease."""
-        calls = any(call.lease is lease for call in self.calls.values())
-        return calls or any(session.lease is lease for session in self.sessions.values())
 
     def drop_lease(self, lease: Lease) -> None:
         """The holder is gone: end what stood under its name."""
