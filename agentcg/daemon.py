@@ -80,7 +80,8 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    listening = systemd.listen_socket() or _bind(options.socket)
+    passed = systemd.listen_socket()
+    listening = passed or _bind(options.socket)
     server = Server(
         listening,
         Service(registry).interfaces,
@@ -97,6 +98,8 @@ async def serve(options: Options) -> None:
         systemd.notify("STOPPING=1")
         watchdog.cancel()
         server.close()
+        if passed is None:
+            os.unlink(options.socket)
         await registry.settle()
         log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
         poll.close()
