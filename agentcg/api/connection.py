@@ -204,7 +204,7 @@ class Connection:
     def _send(self, reply: VarlinkMethodReply, descriptors: list[int]) -> None:
         if not self._open:
             return
-        data = msgspec.json.encode(reply.tojson()) + b"\0"
+        data = _encode(reply) + b"\0"
         if not self._output:
             sent = self._write(data, descriptors)
             if sent == len(data) or not self._open:
@@ -256,3 +256,11 @@ class Connection:
         if self._task is not None and self._streaming:
             self._task.cancel()
         self._closed(self)
+
+
+def _encode(reply: VarlinkMethodReply) -> bytes:
+    value = reply.tojson()
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # It quotes something of the peer's that is not text; the standard library escapes it.
+        return json.dumps(value).encode()

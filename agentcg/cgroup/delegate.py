@@ -109,7 +109,7 @@ def open_root(path: str | None = None, *, observe: bool = False) -> Root:
 
 
 def _take(path: str, mounts: Mounts, *, observe: bool) -> Root:
-    path = os.path.normpath(path)
+    path = os.path.abspath(path)
     # The parent is opened and checked first: mkdir on a tmpfs would succeed and mean nothing.
     try:
         above = Inner.open_root(os.path.dirname(path))

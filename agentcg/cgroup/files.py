@@ -65,9 +65,9 @@ def read(directory: int, name: str) -> str | None:
         raise
     try:
         text = os.read(fd, 65_536)
-        if len(text) == 65_536:
-            while chunk := os.read(fd, 1 << 20):
-                text += chunk
+        # A list of processes comes a page at a time (seq_file); anything shorter than half of one is whole.
+        while len(text) > 2048 and (chunk := os.read(fd, 65_536)):
+            text += chunk
     except OSError as error:
         if error.errno in _GONE:
             return None

@@ -61,7 +61,7 @@ class Node:
         """Return the record, or None if there is none or it cannot be read as one."""
         try:
             record = msgspec.json.decode(os.getxattr(self.fd, _RECORD))
-        except (OSError, msgspec.DecodeError):
+        except (OSError, ValueError, RecursionError):  # Whoever may write there may write anything.
             return None
         return record if isinstance(record, dict) else None
 

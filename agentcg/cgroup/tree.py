@@ -10,6 +10,7 @@ limits are written before anything can enter it. What a session or call is for i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -110,16 +111,32 @@ class Tree:
 
     def open_session(self, group: Group, ref: SessionRef, tenant: Budget, budget: Budget) -> SessionNode:
         """Make a session's cgroups, or open them if they are there, and write both budgets."""
-        with self._groups[group].make_inner(ref.tenant) as tenant_node:
-            _write_budget(tenant_node, tenant)
-            tenant_node.enable(self.root.controllers)
-            top = tenant_node.make_inner(ref.session)
-        _write_budget(top, budget)
-        top.enable(self.root.controllers)
-        agent = top.make_leaf("agent")
-        calls = top.make_inner("calls")
-        calls.enable(self.root.controllers)
+        nodes: list[Node] = []
+        try:
+            with self._groups[group].make_inner(ref.tenant) as tenant_node:
+                _write_budget(tenant_node, tenant)
+                tenant_node.enable(self.root.controllers)
+                nodes.append(top := tenant_node.make_inner(ref.session))
+            _write_budget(top, budget)
+            top.enable(self.root.controllers)
+            nodes.append(agent := top.make_leaf("agent"))
+            nodes.append(calls := top.make_inner("calls"))
+            calls.enable(self.root.controllers)
+        except BaseException:
+            for node in nodes:
+                node.close()
+            self._discard_session(group, ref)
+            raise
         return SessionNode(group, top, agent, calls)
+
+    def _discard_session(self, group: Group, ref: SessionRef) -> None:
+        """Remove what there is of a session that did not come about, unless something else lives there."""
+        with contextlib.suppress(FileNotFoundError):
+            with self._groups[group].open_inner(ref.tenant) as tenant_node:
+                tenant_node.remove_tree(ref.session, attempts=1)
+                last = not any(tenant_node.children())
+            if last:
+                self._groups[group].remove(ref.tenant)
 
     def protect_tenant(self, group: Group, tenant: str, low: int) -> None:
         """Set a tenant's memory.low: a session's own can take effect only within it."""

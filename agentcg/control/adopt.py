@@ -16,8 +16,8 @@ from agentcg.cgroup.tree import Group, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
 from agentcg.control.registry import Registry
-from agentcg.control.watch import GRACE_SEC, watch_call, watch_session
-from agentcg.model import SessionRef
+from agentcg.control.watch import GRACE_SEC, await_report, watch_call, watch_session
+from agentcg.model import CallRef, SessionRef
 
 __all__ = ["adopt"]
 
@@ -56,10 +56,9 @@ async def adopt(registry: Registry) -> None:
 def _lease(registry: Registry, record: dict[str, object] | None, leases: dict[tuple[int, int], Lease]) -> Lease:
     """Return the lease of a record; one for each holder, so that what it held together ends together."""
     written = (record or {}).get("lease")
-    fields = written if isinstance(written, dict) else {}
-    key = (int(fields.get("pid") or 0), int(fields.get("start") or 0))
+    key = Lease.holder(written)
     if key not in leases:
-        leases[key] = Lease.resume(fields, registry.drop_lease)
+        leases[key] = Lease.resume(written, registry.drop_lease)
     return leases[key]
 
 
@@ -67,18 +66,19 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dic
     leaf = session.node.calls.open_leaf(name)
     record = leaf.read_record()
     call = read_call(record)
-    if call is None:
+    if call is None or call.ref != CallRef(session.session.ref, name):
         _sweep_leaf(session.node.calls, leaf)
         return
     lease = _lease(registry, record, leases) if call.leased else None
-    started = float((record or {}).get("started") or time.monotonic())
+    written = (record or {}).get("started")
+    started = float(written) if isinstance(written, (int, float)) else time.monotonic()
     live = LiveCall(call, leaf, session, lease, started)
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1
     watch_call(registry, live)
     if not leaf.populated:
         # Its process ended while nobody looked: the runtime may still come and say how.
-        live.timers.append(asyncio.get_running_loop().call_later(GRACE_SEC, registry.finish_if_empty, live))
+        await_report(registry, live)
     registry.bus.publish("call_adopted", call.ref, repr(call.command[:200]))
 
 

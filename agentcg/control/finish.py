@@ -37,6 +37,7 @@ async def finish(
     usage = read_usage(live.leaf, time.monotonic() - live.started)
     ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)
     verdict = judge(live.call, usage, ending)
+    registry.keep_verdict(live, verdict)  # Before the cgroup goes: whenever we are killed, there is one or the other.
     if not await registry.tree.remove_call(live.session.node, live.ref.call):
         log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
     registry.finished(live, verdict)

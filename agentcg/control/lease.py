@@ -30,15 +30,25 @@ class Lease:
         """Return what is kept on a cgroup so that :meth:`resume` finds the holder again."""
         return {"pid": self.pid, "start": self._start}
 
+    @staticmethod
+    def holder(record: object) -> tuple[int, int]:
+        """Return the pid and the start time of a recorded holder, 0 where the record does not say."""
+        fields = record if isinstance(record, dict) else {}
+        pid, start = fields.get("pid"), fields.get("start")
+        if isinstance(pid, int) and isinstance(start, int) and 0 < pid < 1 << 31:
+            return pid, start
+        return 0, 0
+
     @classmethod
-    def resume(cls, record: dict[str, Any] | None, ended: Callable[[Lease], None]) -> Lease:
+    def resume(cls, record: object, ended: Callable[[Lease], None]) -> Lease:
         """Return the lease of a recorded holder and call ``ended`` when that process ends.
 
         A process that has ended already, or whose pid somebody else has now, is an ended lease.
         """
-        lease = cls(int((record or {}).get("pid", 0)))
+        pid, start = cls.holder(record)
+        lease = cls(pid)
         lease.resumed = True
-        lease.alive = lease._start is not None and lease._start == (record or {}).get("start")
+        lease.alive = lease._start is not None and lease._start == start
         if lease.alive:
             try:
                 lease._watch(ended)

@@ -54,7 +54,10 @@ class LiveCall:
     started: float
     """On the monotonic clock, which counts from boot: cgroups do not outlive it either."""
     handles: list[int | None] = field(default_factory=list)
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    deadline: asyncio.TimerHandle | None = None
+    """Ends it when its time is up."""
+    grace: asyncio.TimerHandle | None = None
+    """Ends it if it is still empty then."""
     finishing: asyncio.Task[Verdict] | None = None
     throttle_told: bool = False
     ooms_told: int = 0

@@ -22,7 +22,7 @@ from agentcg.control.finish import finish
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.reserve import bounds
-from agentcg.control.watch import unwatch_call, watch_call, watch_session
+from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict
 from agentcg.policy.budget import PAGE, budget_for
@@ -128,8 +128,12 @@ class Registry:
         reserve = live.session.budget.memory_max or 0
         self.tree.protect(live.node.top, reserve)
         self.tree.protect(live.node.calls, reserve)
-        self.tree.protect_tenant("reserved", live.session.ref.tenant, sum(self._reserves(live.session.ref.tenant)))
+        self._share_protection(live.session.ref.tenant)
         self.rebalance()
+
+    def _share_protection(self, tenant: str) -> None:
+        if reserves := list(self._reserves(tenant)):
+            self.tree.protect_tenant("reserved", tenant, sum(reserves))
 
     def rebalance(self) -> None:
         """Bound everybody whose memory is not reserved by what is left; again a little later while they use more."""
@@ -162,6 +166,7 @@ class Registry:
         self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
         del self.sessions[ref]
         if live.session.protected:
+            self._share_protection(ref.tenant)
             self.rebalance()
         return verdicts
 
@@ -255,8 +260,7 @@ class Registry:
         write_limits(live.leaf, decision.limits, live.call.limits)
         live.call = replace(live.call, intent=declared, limits=decision.limits)
         live.write()
-        unwatch_call(self, live)
-        watch_call(self, live)
+        watch_duration(self, live)
         self.bus.publish("call_amended", ref, f"memory {format_size(decision.limits.memory_max)}")
         return decision
 
@@ -302,17 +306,20 @@ class Registry:
         if live.finishing is None and not live.leaf.populated:
             self.finish(live)
 
+    def keep_verdict(self, live: LiveCall, verdict: Verdict) -> None:
+        """Put a verdict into the history."""
+        try:
+            self.store.add(command_key(verdict.tool, verdict.command), live.call.owner_uid, verdict)
+        except AgentcgError as error:
+            log.error("%s", error)  # The runtime gets its verdict all the same.
+
     def finished(self, live: LiveCall, verdict: Verdict) -> None:
-        """Forget a call that is over, and keep its verdict."""
+        """Forget a call that is over."""
         ref = live.ref
         self.calls.pop(ref, None)
         live.session.calls.pop(ref.call, None)
         live.leaf.close()
         self.ended += 1
-        try:
-            self.store.add(command_key(verdict.tool, verdict.command), live.call.owner_uid, verdict)
-        except AgentcgError as error:
-            log.error("%s", error)  # The runtime gets its verdict all the same.
         self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
         self.close_when_idle(live.session)
 

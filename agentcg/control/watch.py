@@ -14,7 +14,7 @@ from agentcg.units import format_size
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "unwatch_call", "watch_call", "watch_session"]
+__all__ = ["GRACE_SEC", "await_report", "unwatch_call", "watch_call", "watch_duration", "watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
@@ -38,25 +38,44 @@ def watch_session(registry: Registry, live: LiveSession) -> None:
 
 def watch_call(registry: Registry, live: LiveCall) -> None:
     """Start watching a call."""
-    loop = asyncio.get_running_loop()
-    limit = live.call.limits.duration_max_sec
-    if limit is not None:
-        left = limit - (loop.time() - live.started)
-        live.timers.append(loop.call_later(max(0.0, left), partial(registry.finish, live, timed_out=True)))
+    watch_duration(registry, live)
     watch = registry.poll.watch_file
     live.handles.append(watch(live.leaf.fd, "memory.events", lambda: _memory_event(registry, live)))
     if live.lease is None or live.lease.resumed:
         live.handles.append(watch(live.leaf.fd, "cgroup.events", lambda: _maybe_over(registry, live)))
 
 
+def watch_duration(registry: Registry, live: LiveCall) -> None:
+    """End a call when its time is up; once more after that limit has changed."""
+    if live.deadline is not None:
+        live.deadline.cancel()
+        live.deadline = None
+    limit = live.call.limits.duration_max_sec
+    if limit is not None:
+        loop = asyncio.get_running_loop()
+        left = max(0.0, limit - (loop.time() - live.started))
+        live.deadline = loop.call_later(left, partial(registry.finish, live, timed_out=True))
+
+
+def await_report(registry: Registry, live: LiveCall) -> None:
+    """End a call in which nothing runs any more, after its runtime had time to say how its process ended."""
+    if live.grace is None:
+        live.grace = asyncio.get_running_loop().call_later(GRACE_SEC, _over, registry, live)
+
+
+def _over(registry: Registry, live: LiveCall) -> None:
+    live.grace = None
+    registry.finish_if_empty(live)
+
+
 def unwatch_call(registry: Registry, live: LiveCall) -> None:
     """Stop watching a call."""
     for handle in live.handles:
         registry.poll.unwatch(handle)
-    for timer in live.timers:
-        timer.cancel()
+    for timer in (live.deadline, live.grace):
+        if timer is not None:
+            timer.cancel()
     live.handles.clear()
-    live.timers.clear()
 
 
 def _memory_event(registry: Registry, live: LiveCall) -> None:
@@ -71,8 +90,5 @@ def _memory_event(registry: Registry, live: LiveCall) -> None:
 
 
 def _maybe_over(registry: Registry, live: LiveCall) -> None:
-    """End a call whose last process is gone, after its runtime had time to say how that process ended."""
-    if live.leaf.populated:
-        return
-    loop = asyncio.get_running_loop()
-    live.timers.append(loop.call_later(GRACE_SEC, registry.finish_if_empty, live))
+    if not live.leaf.populated:
+        await_report(registry, live)

@@ -77,10 +77,12 @@ class Store:
         try:
             if path != ":memory:":
                 os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+                # Command lines may hold secrets; SQLite gives its other files the mode of this one.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, isolation_level=None)
+            self._migrate()
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise AgentcgError(
                 f"cannot use the history in {path}: {error}", hint="move the file away, or name another with --history"
@@ -94,6 +96,8 @@ class Store:
                 hint="upgrade agentcg, or name another file with --history",
             )
         if version == 0:
+            if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+                raise AgentcgError(f"{self.path} is somebody else's database", hint="name another file with --history")
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     def close(self) -> None:
