@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Chooses how QEMU runs the guest: with KVM only where a trial boot with it reaches user space."""
 
 import json

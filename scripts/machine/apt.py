@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks apt: which mirror the host uses, which kernel is newest, and which packages belong to it."""
 
 import os

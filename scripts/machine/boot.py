@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boots one machine, passes on what its command writes, and leaves nothing behind."""
 
 import contextlib

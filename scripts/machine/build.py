@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the root file system, the two kernels and the virtual environment, each only when its inputs changed."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one exception of the test machine, and the lines that say what it is doing."""
 
 import sys

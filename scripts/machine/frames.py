@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wire between the guest's job runner and the host: one virtio serial port, framed.
 
 Host to guest: one line of JSON, the job. Guest to host: frames of a kind (one byte), a length (four bytes, big-endian)

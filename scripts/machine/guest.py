@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guest's side: from the first program to the command's exit status.
 
 As PID 1 it lays a writable tmpfs over the read-only root, mounts what a Linux system has, and either runs the job

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the host must have: tools, rights and space, each missing one with its fix."""
 
 import os

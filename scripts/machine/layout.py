@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the test machine is made of, and where it lies on the host."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Children that never outlive us: PR_SET_PDEATHSIG, private mount namespaces, and a lock file."""
 
 import contextlib

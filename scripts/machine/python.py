@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guest's virtual environment: which packages, and how pip reaches an index from inside the root file system."""
 
 import configparser

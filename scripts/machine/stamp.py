@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stamps: what a built tree was made from, kept inside it, so that only a whole tree carries one."""
 
 import hashlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pure parts of scripts/machine: what needs neither root, nor the network, nor a virtual machine."""
 
 import json

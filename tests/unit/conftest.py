@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cgroup hierarchy made of plain directories, for everything that does not need the kernel to act."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agentcg.cgroup import files
+from agentcg.cgroup.delegate import CONTROLLERS, Root
+from agentcg.cgroup.node import Inner, Node
+from agentcg.cgroup.tree import Tree
+from agentcg.control.bus import Bus, Event
+from agentcg.control.registry import Registry
+from agentcg.kernel.sys import CGROUP2_SUPER_MAGIC
+from agentcg.policy.load import load
+from agentcg.policy.schema import Policy
+from agentcg.predict.history import Store
+
+CONTROL_FILES = {
+    "cgroup.controllers": "cpu io memory pids\n",
+    "cgroup.events": "populated 0\nfrozen 0\n",
+    "cgroup.freeze": "0\n",
+    "cgroup.kill": "",
+    "cgroup.procs": "",
+    "cgroup.subtree_control": "",
+    "cpu.max": "max 100000\n",
+    "cpu.stat": "usage_usec 0\nuser_usec 0\nsystem_usec 0\nnr_throttled 0\nthrottled_usec 0\n",
+    "cpu.weight": "100\n",
+    "io.weight": "default 100\n",
+    "memory.current": "0\n",
+    "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+    "memory.high": "max\n",
+    "memory.low": "0\n",
+    "memory.max": "max\n",
+    "memory.min": "0\n",
+    "memory.oom.group": "0\n",
+    "memory.peak": "0\n",
+    "memory.swap.max": "max\n",
+    "pids.current": "0\n",
+    "pids.events": "max 0\n",
+    "pids.max": "max\n",
+    "pids.peak": "0\n",
+}
+
+
+class FakePoll:
+    """Stands for EventPoll: a plain file cannot be waited for, so :meth:`FakeCgroups.set` says what has changed."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, tuple[int, str, Callable[[], None]]] = {}
+        self._next = 0
+
+    def watch_file(self, directory: int, name: str, callback: Callable[[], None]) -> int | None:
+        if files.read(directory, name) is None:
+            return None
+        self._next += 1
+        self._watched[self._next] = (os.fstat(directory).st_ino, name, callback)
+        return self._next
+
+    def watch_pressure(
+        self, directory: int, name: str, callback: Callable[[], None], *, stall_sec: float, window_sec: float
+    ) -> int | None:
+        return self.watch_file(directory, name, callback)
+
+    def unwatch(self, handle: int | None) -> None:
+        if handle is not None:
+            self._watched.pop(handle, None)
+
+    def forget(self) -> None:
+        """The process that watched is gone."""
+        self._watched.clear()
+
+    def changed(self, inode: int, name: str) -> None:
+        for node, watched, callback in list(self._watched.values()):
+            if (node, watched) == (inode, name):
+                callback()
+
+
+class FakeCgroups:
+    """A hierarchy below ``top`` that behaves as far as code without a kernel can tell."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.poll = FakePoll()
+        self.refuse: dict[str, OSError] = {}
+        """What the kernel answers to a write, by the control file's name."""
+        self.populate(top)
+
+    def populate(self, directory: Path) -> Path:
+        for name, text in CONTROL_FILES.items():
+            (directory / name).write_text(text)
+        return directory
+
+    def make(self, path: str) -> Path:
+        """Make a cgroup and its parents by hand."""
+        directory = self.top
+        for part in path.split("/"):
+            directory = directory / part
+            if not directory.is_dir():
+                directory.mkdir()
+                self.populate(directory)
+        return directory
+
+    def text(self, path: str, name: str) -> str:
+        return (self.top / path / name).read_text().strip()
+
+    def set(self, path: str, name: str, text: str) -> None:
+        """Change a control file as the kernel would, and wake whoever waits for it."""
+        directory = self.top / path
+        (directory / name).write_text(text)
+        self.poll.changed(directory.stat().st_ino, name)
+
+    def enter(self, path: str) -> None:
+        """Something runs in a cgroup from now on."""
+        self.set(path, "cgroup.events", "populated 1\nfrozen 0\n")
+
+    def leave(self, path: str) -> None:
+        """Nothing runs in a cgroup any more."""
+        self.set(path, "cgroup.events", "populated 0\nfrozen 0\n")
+
+    def wrote(self, directory: int, name: str, text: str) -> None:
+        """Do what a write does in the kernel."""
+        path = Path(os.readlink(f"/proc/self/fd/{directory}"))
+        if name == "cgroup.kill":
+            for below in [path, *(item for item in path.rglob("*") if item.is_dir())]:
+                self.leave(str(below.relative_to(self.top)))
+        elif name == "cgroup.subtree_control":
+            (path / name).write_text(text.replace("+", ""))
+        else:
+            (path / name).write_text(f"{text}\n")
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroups:
+    """Return a fake hierarchy, and have agentcg.cgroup believe in it."""
+    top = tmp_path / "cgroup"
+    top.mkdir()
+    fake = FakeCgroups(top)
+    write, make, remove = files.write, Inner._make, Inner.remove
+
+    def fake_write(directory: int, name: str, text: str) -> bool:
+        if name in fake.refuse:
+            raise fake.refuse[name]
+        if not write(directory, name, text):
+            return False
+        fake.wrote(directory, name, text)
+        return True
+
+    def fake_make(self: Inner, name: str, *, exist_ok: bool = True) -> int:
+        new = not self.has_child(name)
+        fd = make(self, name, exist_ok=exist_ok)
+        if new:
+            fake.populate(Path(os.readlink(f"/proc/self/fd/{fd}")))
+        return fd
+
+    def fake_remove(self: Inner, name: str) -> bool:
+        directory = Path(os.readlink(f"/proc/self/fd/{self.fd}"), name)
+        if directory.is_dir():
+            busy = "populated 1" in (directory / "cgroup.events").read_text()
+            if busy or any(item.is_dir() for item in directory.iterdir()):
+                return False
+            for item in directory.iterdir():
+                item.unlink()
+        return remove(self, name)
+
+    monkeypatch.setattr(files, "write", fake_write)
+    monkeypatch.setattr(Inner, "_make", fake_make)
+    monkeypatch.setattr(Inner, "remove", fake_remove)
+    monkeypatch.setattr("agentcg.cgroup.node.fs_type", lambda fd: CGROUP2_SUPER_MAGIC)
+    return fake
+
+
+@pytest.fixture
+def root(cgroups: FakeCgroups) -> Iterator[Root]:
+    """Return a root on the fake hierarchy."""
+    with Inner.open_root(str(cgroups.top)) as node:
+        yield Root(node, str(cgroups.top), "/fake", frozenset(CONTROLLERS), ())
+
+
+class Heard(Bus):
+    """A bus that keeps what was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+
+    def publish(self, kind, subject, message, verdict=None) -> None:  # type: ignore[no-untyped-def]
+        super().publish(kind, subject, message, verdict)
+        self.events.append(Event(self._sequence, 0.0, kind, str(subject), message, verdict))
+
+    def kinds(self, subject: object = None) -> list[str]:
+        return [event.kind for event in self.events if subject is None or event.subject == str(subject)]
+
+
+@pytest.fixture
+def new_registry(cgroups: FakeCgroups, root: Root) -> Callable[..., Registry]:
+    """Return a function that starts a registry on the fake hierarchy, as a daemon's start would."""
+
+    def new(*, policy: Policy | None = None, capacity: int | None = 8 << 30, store: Store | None = None) -> Registry:
+        poll = cgroups.poll
+        kept = store or Store(":memory:")
+        return Registry(Tree(root), policy or load("default"), kept, poll, Heard(), capacity=capacity)  # type: ignore[arg-type]
+
+    return new
+
+
+@pytest.fixture
+def node_at(cgroups: FakeCgroups) -> Iterator[Callable[[str], Node]]:
+    """Return a function that opens a node of the fake hierarchy."""
+    opened: list[Node] = []
+
+    def open_node(path: str) -> Node:
+        opened.append(Inner.open_root(str(cgroups.top / path)))
+        return opened[-1]
+
+    yield open_node
+    for node in opened:
+        node.close()

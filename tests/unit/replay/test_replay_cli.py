@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``agentcg replay live`` and ``agentcg record`` from outside, where they refuse."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from agentcg.api.client import RemoteError
+from agentcg.cli.record import record
+from agentcg.cli.replay import replay
+from agentcg.errors import InvalidInput, Unsupported
+from agentcg.replay import host
+from agentcg.trace.format import write
+from agentcg.trace.model import RecordedCall, Recording, Sample
+
+ATTEMPT = Path(__file__).parents[2] / "data" / "agentcgroup" / "made_up_set" / "example__task-1" / "attempt_1"
+HYBRID = "30 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n31 24 0:27 / /m rw - cgroup cgroup rw,memory\n"
+UNIFIED = "30 24 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+
+
+def run(command, *arguments):
+    result = CliRunner().invoke(command, [str(item) for item in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def recording(tmp_path):
+    calls = (RecordedCall("a", "Bash", "true", 0.0, 1.0),)
+    write(Recording("r", 0.0, calls, (Sample(0, 1000, 0), Sample(1, 1000, 0))), tmp_path / "r.jsonl")
+    return tmp_path / "r.jsonl"
+
+
+@pytest.fixture
+def mounts(monkeypatch):
+    def set_mounts(text):
+        monkeypatch.setattr(host.Path, "read_text", lambda path, *a, **k: text)
+
+    return set_mounts
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(InvalidInput, match=r"none\.jsonl: cannot be read: No such file"):
+        run(replay, "live", tmp_path / "none.jsonl")
+    with pytest.raises(InvalidInput, match=r"resources\.json: cannot be read"):
+        run(replay, "live", tmp_path)
+
+
+def test_no_recording_is_a_usage_error():
+    assert "Missing argument" in run(replay, "live").output
+
+
+def test_a_name_or_size_that_is_none(recording):
+    with pytest.raises(InvalidInput, match=r"session: 'a\.b' is not a name"):
+        run(replay, "live", f"a.b={recording}")
+    with pytest.raises(InvalidInput, match=r"--memory-max: '1\.5g' is not a size"):
+        run(replay, "live", "--memory-max", "1.5g", recording)
+    with pytest.raises(InvalidInput, match=r"--protect: there is no session 'x' \(there are r, r-2\)"):
+        run(replay, "live", "--protect", "x", recording, recording)
+    with pytest.raises(InvalidInput, match=r"--protect r: '0' is out of range"):
+        run(replay, "live", "--protect", "r:0", recording)
+
+
+def test_a_host_with_cgroup_v1_is_refused(recording, mounts, tmp_path, monkeypatch):
+    monkeypatch.setattr("agentcg.replay.live.load_path", lambda: "/bin/true")
+    plans = []
+    monkeypatch.setattr("agentcg.cli.replay._plans", lambda *_: plans)
+    mounts(HYBRID)
+    with pytest.raises(Unsupported, match="the memory controller belongs to cgroup v1") as caught:
+        run(replay, "live", recording)
+    assert "virtual machine" in caught.value.hint
+    mounts("")
+    with pytest.raises(Unsupported, match="no cgroup v2 is mounted here"):
+        run(replay, "live", recording)
+
+
+def test_without_root_it_is_refused(recording, mounts, monkeypatch):
+    monkeypatch.setattr("agentcg.replay.live.load_path", lambda: "/bin/true")
+    monkeypatch.setattr("agentcg.cli.replay._plans", lambda *_: [])
+    monkeypatch.setattr(host.os, "geteuid", lambda: 1000)
+    mounts(UNIFIED)
+    with pytest.raises(Unsupported, match="takes root") as caught:
+        run(replay, "live", recording)
+    assert "sudo" in caught.value.hint
+
+
+def test_an_attempt_directory_is_a_recording(mounts, monkeypatch):
+    monkeypatch.setattr("agentcg.replay.live.load_path", lambda: "/bin/true")
+    seen = []
+    monkeypatch.setattr("agentcg.cli.replay.run_live", lambda plans, *_: seen.extend(plans) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(replay, "live", "--protect", "x:9M", f"x={ATTEMPT}", ATTEMPT)
+    assert [plan.name for plan in seen] == ["x", "made_up_set-example__task-1-attempt_1"]
+    assert [plan.reserve for plan in seen] == [9 << 20, None]
+
+
+def test_record_needs_a_daemon(tmp_path):
+    with pytest.raises(RemoteError, match=r"no daemon at .*gone\.sock: No such file or directory") as caught:
+        run(record, "--socket", tmp_path / "gone.sock", "-o", tmp_path / "out.jsonl", "--", "true")
+    assert "agentcg daemon" in caught.value.hint
+    assert not (tmp_path / "out.jsonl").exists()
