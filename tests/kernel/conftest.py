@@ -47,9 +47,12 @@ class Cgroup:
 
     def eat(self, size: str) -> subprocess.Popen:
         """Start a process here that wants ``size`` of anonymous memory at once."""
+        return self.run("dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1")
+
+    def run(self, *command: str) -> subprocess.Popen:
+        """Start a process here."""
         fd = os.open(self.path / "cgroup.procs", os.O_WRONLY)
         try:
-            command = ["dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1"]
             process = subprocess.Popen(command, preexec_fn=lambda: os.write(fd, b"0"), stderr=subprocess.DEVNULL)
         finally:
             os.close(fd)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,21 +89,24 @@ def test_a_limit_of_the_session_is_told_from_one_of_the_call(sessions):
 def test_an_oom_kill_is_seen_with_its_victim_and_the_reclaim_before_it(sessions):
     root, make = sessions
     session, leaf = make(memory_max="8M")
-    victim = []
+    # The one that is chosen is not the one that asks for memory.
+    victim = leaf.run("sleep", "600")
+    Path(f"/proc/{victim.pid}/oom_score_adj").write_text("1000")
+    eaters = []
     seen, _ = watch(
         root,
-        lambda _: victim.append(leaf.eat("24M")),
+        lambda _: eaters.append(leaf.eat("24M")),
         lambda all_: {Kind.OOM, Kind.OOM_KILL, Kind.RECLAIM, Kind.STALL} <= kinds(all_),
         reclaim_min_us=0,
         stall_min_us=0,
     )
     events = [event for event, _ in seen]
     kill = next(event for event in events if event.kind == Kind.OOM_KILL)
-    assert (kill.pid, kill.cgroup_id, kill.session_id) == (victim[0].pid, leaf.id, session.id)
+    assert (kill.pid, kill.cgroup_id, kill.session_id) == (victim.pid, leaf.id, session.id)
     oom = next(event for event in events if event.kind == Kind.OOM)
-    assert (oom.cgroup_id, oom.limit_id) == (leaf.id, leaf.id)
+    assert (oom.pid, oom.cgroup_id, oom.limit_id) == (eaters[0].pid, leaf.id, leaf.id)
     assert kinds(events[: events.index(kill)]) >= {Kind.RECLAIM, Kind.OOM}
-    assert victim[0].wait(timeout=SECONDS) == -signal.SIGKILL
+    assert victim.wait(timeout=SECONDS) == -signal.SIGKILL
 
 
 def test_totals_count_for_the_leaf_and_its_session_and_for_nobody_else(sessions):
