@@ -23,6 +23,7 @@ from agentcg.cgroup import files
 from agentcg.cgroup.delegate import Root, open_root
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import Tree
+from agentcg.control import kernel_events
 from agentcg.control.adopt import adopt
 from agentcg.control.bus import Bus
 from agentcg.control.registry import Registry
@@ -75,6 +76,7 @@ async def serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root))
+    events = kernel_events.start(registry, root)
     await adopt(registry)
 
     stop = asyncio.Event()
@@ -102,6 +104,8 @@ async def serve(options: Options) -> None:
             os.unlink(options.socket)
         await registry.settle()
         log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
+        if events is not None:
+            events.close()
         poll.close()
         store.close()
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from agentcg.cgroup import files
 from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
 from agentcg.cgroup.node import Inner
+from agentcg.errors import Unsupported
+from agentcg.kernel import mem
+from agentcg.kernel.libbpf import LIBBPF, TRACING, require
 
 __all__ = ["Check", "Rung", "probe"]
 
@@ -52,14 +55,14 @@ class Rung:
         return all(check.holds for check in self.checks if check.needed)
 
 
-def probe(*, proc: str = "/proc", btf: str = _BTF) -> list[Rung]:
+def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF) -> list[Rung]:
     """Return the ladder as found here. A cgroup is made and removed for the trial where that is allowed."""
     mounts = find_mounts(Path(proc, "self/mountinfo").read_text())
     types = _BtfNames(btf)
     return [
         Rung("observe", "usage of every call, and warnings", True, [_mounted(mounts)]),
         Rung("cgroup", "limits, freeze and kill for every call", True, [_mounted(mounts), *_cgroup(mounts)]),
-        Rung("events", "who charges, stalls and is killed, in microseconds", False, _tracing(types, proc)),
+        Rung("events", "who charges, stalls and is killed, in microseconds", True, _tracing(types, proc, libbpf)),
         Rung("scheduler", "CPU time by class, and holds under memory pressure", False, _sched_ext(types, proc)),
         Rung("memcg-ops", "the memory controller's own decisions", False, [_memcg_ops(types)]),
     ]
@@ -113,11 +116,24 @@ def _controller(mounts: Mounts, name: str) -> Check:
     return Check(f"{name} controller", False, "not available", fix, needed)
 
 
-def _tracing(types: _BtfNames, proc: str) -> list[Check]:
-    hooks = ("try_charge_memcg", "__mem_cgroup_handle_over_high", "mem_cgroup_out_of_memory")
-    missing = [name for name in hooks if not types.has(name)]
-    found = "all there" if not missing else f"without {', '.join(missing)}"
-    return [_btf(types), _capability(proc), Check("memory hooks", not missing, found, "", needed=False)]
+def _tracing(types: _BtfNames, proc: str, libbpf: str) -> list[Check]:
+    kinds = {kind for name, given in mem.hooks().items() if types.has(name) for kind in given}
+    missing = [kind.name.lower().replace("_", " ") for kind in mem.Kind if kind not in kinds]
+    found = "all there" if not missing else f"no {', '.join(missing)}"
+    return [
+        _btf(types),
+        _capability(proc),
+        _try("libbpf", lambda: require(TRACING, "tracing", name=libbpf)),
+        _try("BPF programs", lambda: mem.check_object().name),
+        Check("memory hooks", bool(kinds), found, "", needed=False),
+    ]
+
+
+def _try(name: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, attempt())
+    except Unsupported as error:
+        return Check(name, False, error.message, error.hint)
 
 
 def _sched_ext(types: _BtfNames, proc: str) -> list[Check]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel's build step: compiles the launcher into ``agentcg/bin/``, where a compiler is there."""
+"""The wheel's build step: compiles the launcher and the BPF programs into the package, where compilers are there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LauncherBuildHook"]
 
 
 class LauncherBuildHook(BuildHookInterface[BuilderConfig]):
-    """Adds ``agentcg-exec`` to a wheel, also to an editable one, for which it stays in the source tree."""
+    """Adds ``agentcg-exec`` and the BPF objects to a wheel, also to an editable one: they stay in the source tree."""
 
     PLUGIN_NAME = "custom"
 
@@ -27,15 +27,22 @@ class LauncherBuildHook(BuildHookInterface[BuilderConfig]):
         sys.path.insert(0, self.root)
         try:
             from agentcg.errors import Unsupported
+            from agentcg.kernel import build_bpf
             from agentcg.launcher import build
         finally:
             sys.path.remove(self.root)
+        # Both folders are git-ignored, so that hatchling would pass them by.
+        package = Path(self.root) / "agentcg"
         try:
-            program = build(Path(self.root) / "agentcg" / "bin")
+            objects = build_bpf.build(Path(self.root) / "bpf", package / "bpf")
+            build_data["artifacts"] += ["/" + one.relative_to(self.root).as_posix() for one in objects]
+        except Unsupported as error:
+            self.app.display_warning(f"the BPF programs are left out: {error}")
+        try:
+            program = build(package / "bin")
         except Unsupported as error:
             self.app.display_warning(f"agentcg-exec is left out: {error}")
             return
-        # The folder is git-ignored, so that hatchling would pass it by.
         build_data["artifacts"].append("/" + program.relative_to(self.root).as_posix())
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"

@@ -63,10 +63,18 @@ class Bus:
         self._sequence = 0
         self._listeners: set[_Listener] = set()
 
-    def publish(self, kind: EventKind, subject: object, message: str, verdict: Verdict | None = None) -> None:
-        """Tell every listener, and the log."""
+    def publish(
+        self,
+        kind: EventKind,
+        subject: object,
+        message: str,
+        verdict: Verdict | None = None,
+        *,
+        at: float | None = None,
+    ) -> None:
+        """Tell every listener, and the log. ``at`` is when it happened, in seconds since the epoch; by default now."""
         self._sequence += 1
-        event = Event(self._sequence, time.time(), kind, str(subject), message, verdict)
+        event = Event(self._sequence, time.time() if at is None else at, kind, str(subject), message, verdict)
         log.info("%s %s: %s", kind, event.subject, message)
         for listener in self._listeners:
             if not listener.wanted(event):

@@ -61,6 +61,8 @@ class LiveCall:
     finishing: asyncio.Task[Verdict] | None = None
     throttle_told: bool = False
     ooms_told: int = 0
+    oom_at: float = 0.0
+    """When the kernel last told that one of its processes is killed, in seconds since the epoch."""
 
     @property
     def ref(self) -> CallRef:

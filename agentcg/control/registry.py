@@ -68,6 +68,8 @@ class Registry:
         self.sessions: dict[SessionRef, LiveSession] = {}
         self.calls: dict[CallRef, LiveCall] = {}
         self.begun = self.ended = self.adopted = self.refused = 0
+        self.kernel_tells = False
+        """Throttling and OOM kills are told by the kernel as they happen; no need to watch the files for them."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._rebalancing: asyncio.TimerHandle | None = None
 

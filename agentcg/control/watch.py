@@ -14,7 +14,8 @@ from agentcg.units import format_size
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "await_report", "unwatch_call", "watch_call", "watch_duration", "watch_session"]
+__all__ = ["GRACE_SEC", "await_report", "memory_event", "throttled", "unwatch_call", "watch_call", "watch_duration"]
+__all__ += ["watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
@@ -40,7 +41,8 @@ def watch_call(registry: Registry, live: LiveCall) -> None:
     """Start watching a call."""
     watch_duration(registry, live)
     watch = registry.poll.watch_file
-    live.handles.append(watch(live.leaf.fd, "memory.events", lambda: _memory_event(registry, live)))
+    if not registry.kernel_tells:
+        live.handles.append(watch(live.leaf.fd, "memory.events", lambda: memory_event(registry, live)))
     if live.lease is None or live.lease.resumed:
         live.handles.append(watch(live.leaf.fd, "cgroup.events", lambda: _maybe_over(registry, live)))
 
@@ -78,11 +80,19 @@ def unwatch_call(registry: Registry, live: LiveCall) -> None:
     live.handles.clear()
 
 
-def _memory_event(registry: Registry, live: LiveCall) -> None:
-    events = files.read_flat_keyed(live.leaf.fd, "memory.events")
-    if events.get("high") and not live.throttle_told:
+def throttled(registry: Registry, live: LiveCall, at: float | None = None) -> None:
+    """Tell once that a call is over its memory.high; ``at`` is when it happened, by default now."""
+    if not live.throttle_told:
         live.throttle_told = True
-        registry.bus.publish("call_throttled", live.ref, f"at {format_size(live.call.limits.memory_high)} of memory")
+        message = f"at {format_size(live.call.limits.memory_high)} of memory"
+        registry.bus.publish("call_throttled", live.ref, message, at=at)
+
+
+def memory_event(registry: Registry, live: LiveCall) -> None:
+    """Tell what a call's memory.events has that was not told yet."""
+    events = files.read_flat_keyed(live.leaf.fd, "memory.events")
+    if events.get("high"):
+        throttled(registry, live)
     kills = events.get("oom_kill", 0)
     if kills > live.ooms_told:
         live.ooms_told = kills

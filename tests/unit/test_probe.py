@@ -15,13 +15,14 @@ def host(tmp_path):
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "cgroup").mkdir()
 
-    def make(*, mounts: str, controllers: str = "", capabilities: int = 0, btf: bytes | None = None):
+    def make(*, mounts: str, controllers: str = "", capabilities: int = 0, btf: bytes | None = None, libbpf="none.so"):
         (tmp_path / "proc/self/mountinfo").write_text(mounts.format(tmp_path / "cgroup"))
         (tmp_path / "proc/self/status").write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
         (tmp_path / "cgroup/cgroup.controllers").write_text(controllers)
         if btf is not None:
             (tmp_path / "btf").write_bytes(btf)
-        return {rung.name: rung for rung in probe(proc=str(tmp_path / "proc"), btf=str(tmp_path / "btf"))}
+        found = probe(proc=str(tmp_path / "proc"), btf=str(tmp_path / "btf"), libbpf=libbpf)
+        return {rung.name: rung for rung in found}
 
     return make
 
@@ -56,15 +57,24 @@ def test_a_folder_that_is_no_cgroup_is_not_taken_for_one(host, tmp_path):
 
 
 def test_rungs_of_bpf_come_from_the_types_of_the_kernel_and_the_rights_of_the_process(host):
-    hooks = b"\0try_charge_memcg\0__mem_cgroup_handle_over_high\0mem_cgroup_out_of_memory\0"
+    hooks = b"\0__mem_cgroup_handle_over_high\0mem_cgroup_out_of_memory\0"
     without = host(mounts=UNIFIED, btf=hooks)
     assert not without["events"].holds
     assert checks(without["events"])["CAP_BPF"].fix == "run as root"
     with_bpf = host(mounts=UNIFIED, btf=hooks, capabilities=1 << 39 | 1 << 38)
-    assert with_bpf["events"].holds
+    found = checks(with_bpf["events"])
+    assert found["BTF"].holds
+    assert found["CAP_BPF"].holds
+    assert found["memory hooks"].found == "no reclaim, stall, oom kill"
     assert not with_bpf["scheduler"].holds
     assert not with_bpf["memcg-ops"].holds
     assert host(mounts=UNIFIED, btf=b"\0memcg_bpf_ops\0", capabilities=1 << 21)["memcg-ops"].holds
+
+
+def test_without_libbpf_no_events_come_from_the_kernel_and_the_fix_is_named(host):
+    ladder = host(mounts=UNIFIED, btf=b"\0__oom_kill_process\0", capabilities=1 << 21)
+    assert not ladder["events"].holds
+    assert "libbpf1" in checks(ladder["events"])["libbpf"].fix
 
 
 def test_a_name_that_is_only_part_of_another_does_not_count(host):

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the programs here know of the kernel, and nothing more.
+ *
+ * Each type below names only the members that are read. preserve_access_index makes clang note every access by name,
+ * and libbpf puts the running kernel's offsets in when it loads the object (CO-RE), so that one object fits kernels
+ * whose structures differ. Members that a kernel renamed or moved are dealt with here, with the commit cited.
+ */
+#ifndef AGENTCG_COMPAT_H
+#define AGENTCG_COMPAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	int level;
+	struct kernfs_node *kn;
+	/* Before v6.1 it was `u64 ancestor_ids[]`: commit 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with
+	 * ->ancestors[]"). */
+	struct cgroup *ancestors[1];
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[1];
+	struct cgroup *dfl_cgrp;
+};
+
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+struct page_counter {
+	atomic_long_t usage;
+	unsigned long high;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+};
+
+struct task_struct {
+	int tgid;
+	unsigned int in_memstall : 1;
+	unsigned int memcg_nr_pages_over_high;
+	struct css_set *cgroups;
+};
+
+#pragma clang attribute pop
+
+/* Its value depends on the kernel's configuration: ask with bpf_core_enum_value. */
+enum cgroup_subsys_id {
+	memory_cgrp_id = 4,
+};
+
+/* Element `index` of an array of pointers inside *base, whose index CO-RE could not relocate if it is not constant. */
+#define read_element(base, array, index)                                                                          \
+	({                                                                                                         \
+		void *__element = NULL;                                                                            \
+		bpf_probe_read_kernel(&__element, sizeof(__element),                                               \
+				      (void *)(base) + bpf_core_field_offset(typeof(*(base)), array) +             \
+					      (__u64)(index) * sizeof(void *));                                    \
+		__element;                                                                                         \
+	})
+
+#endif
