@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel's build step: compiles the launcher and the BPF programs into the package, where compilers are there."""
+"""The wheel's build step: compiles the C and the BPF programs into the package, where there are compilers."""
 
 from __future__ import annotations
 
@@ -11,38 +11,43 @@ from typing import Any
 from hatchling.builders.config import BuilderConfig
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-__all__ = ["LauncherBuildHook"]
+__all__ = ["NativeBuildHook"]
 
 
-class LauncherBuildHook(BuildHookInterface[BuilderConfig]):
-    """Adds ``agentcg-exec`` and the BPF objects to a wheel, also to an editable one: they stay in the source tree."""
+class NativeBuildHook(BuildHookInterface[BuilderConfig]):
+    """Adds the C and BPF programs to a wheel, also to an editable one, for which they stay in the source tree."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, and mark the wheel as one for this machine. Without a compiler: a warning, and a pure wheel."""
+        """Compile, and mark the wheel as one for this machine. Without a compiler: a warning, and a wheel without."""
         if self.target_name != "wheel":
             return
         # The package's own code; nothing that it depends on is installed while it is built.
         sys.path.insert(0, self.root)
         try:
+            from agentcg import launcher
             from agentcg.errors import Unsupported
             from agentcg.kernel import build_bpf
-            from agentcg.launcher import build
+            from agentcg.replay import load
         finally:
             sys.path.remove(self.root)
-        # Both folders are git-ignored, so that hatchling would pass them by.
         package = Path(self.root) / "agentcg"
         try:
-            objects = build_bpf.build(Path(self.root) / "bpf", package / "bpf")
-            build_data["artifacts"] += ["/" + one.relative_to(self.root).as_posix() for one in objects]
+            self._add(build_data, build_bpf.build(Path(self.root) / "bpf", package / "bpf"))
         except Unsupported as error:
             self.app.display_warning(f"the BPF programs are left out: {error}")
         try:
-            program = build(package / "bin")
+            programs = [program.build(package / "bin") for program in (launcher, load)]
         except Unsupported as error:
-            self.app.display_warning(f"agentcg-exec is left out: {error}")
+            self.app.display_warning(f"the C programs are left out: {error}")
             return
-        build_data["artifacts"].append("/" + program.relative_to(self.root).as_posix())
+        self._add(build_data, programs)
+        # On PATH as well, for shims and runtimes that call it by name.
+        build_data["shared_scripts"][str(programs[0])] = programs[0].name
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+
+    def _add(self, build_data: dict[str, Any], built: list[Path]) -> None:
+        # Their folders are git-ignored, so that hatchling would pass them by.
+        build_data["artifacts"] += ["/" + path.relative_to(self.root).as_posix() for path in built]

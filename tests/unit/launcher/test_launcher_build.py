@@ -18,6 +18,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "agentcg" / "launcher"
     folder.mkdir(parents=True)
     monkeypatch.setattr(module, "_SOURCES", folder)
+    monkeypatch.setattr(module, "BIN", folder.parent / "bin")
     monkeypatch.delenv("AGENTCG_EXEC", raising=False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))

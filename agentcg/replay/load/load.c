@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// agentcg-load follows a demand: it holds as much memory and uses as much CPU time as it is told, when it is told.
+//
+//   agentcg-load [--procs FD] [--oom-score-adj N]
+//
+// Standard input has one point a line, "TIME MEMORY CPU": microseconds since the start, bytes held, and microseconds of
+// CPU time used since the start. For each point, in order, it first grows or shrinks to MEMORY, then burns CPU up to
+// CPU, then waits for TIME. A point that is reached late shifts all that follow by as much: a process that is held up
+// does the rest of its work later, not faster. At the end of the input it exits, and its memory is free.
+//
+// Standard output has "g BYTES MICROSECONDS" for each growth step, and "d" when a point is done, written at once: a
+// SIGKILL loses no more than the step under way. "e TEXT" says why it gives up, with exit status 2.
+//
+// With --procs it first moves itself into the cgroup whose cgroup.procs FD is. The CPU time that growing takes counts
+// as burnt, so that a recorded page fault is not paid for twice. One thread: demand above one CPU takes longer.
+
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SPACE (UINT64_C(1) << 38) // Address space set aside, 256 GiB: the most it can hold.
+#define PIECE (UINT64_C(1) << 20)
+#define MILLION INT64_C(1000000)
+
+static char *space;
+static uint64_t held;
+static uint64_t page;
+
+static void put(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static void put(const char *format, ...) {
+    char line[512];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(line, sizeof line - 1, format, arguments);
+    va_end(arguments);
+    if (length < 0)
+        _exit(2);
+    if (length > (int)sizeof line - 2)
+        length = sizeof line - 2;
+    line[length++] = '\n';
+    // A line is shorter than PIPE_BUF, so it is written whole or not at all.
+    if (write(STDOUT_FILENO, line, (size_t)length) != length)
+        _exit(2);
+}
+
+__attribute__((noreturn)) static void fail(const char *doing) {
+    put("e %s: %s", doing, strerror(errno));
+    _exit(2);
+}
+
+__attribute__((noreturn)) static void misused(const char *what, const char *text) {
+    put("e %s: %.200s", what, text);
+    _exit(2);
+}
+
+static int64_t now(clockid_t clock) {
+    struct timespec time;
+    if (clock_gettime(clock, &time))
+        fail("clock_gettime");
+    return time.tv_sec * MILLION + time.tv_nsec / 1000;
+}
+
+static void wait_until(int64_t time) {
+    struct timespec until = {.tv_sec = time / MILLION, .tv_nsec = time % MILLION * 1000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+    }
+}
+
+static void grow(uint64_t target) {
+    int64_t began = now(CLOCK_MONOTONIC);
+    uint64_t before = held;
+    while (held < target) {
+        uint64_t size = target - held < PIECE ? target - held : PIECE;
+        if (mprotect(space + held, size, PROT_READ | PROT_WRITE))
+            fail("mprotect");
+        for (uint64_t at = 0; at < size; at += page)
+            ((volatile char *)space)[held + at] = 1;
+        held += size;
+    }
+    put("g %" PRIu64 " %" PRId64, held - before, now(CLOCK_MONOTONIC) - began);
+}
+
+// Page by page, as the recordings grew: a huge page would be a step of its own.
+static void no_huge_pages(void *from, uint64_t size) {
+    madvise(from, size, MADV_NOHUGEPAGE); // Refused by a kernel without huge pages, where it is not needed.
+}
+
+static void shrink(uint64_t target) {
+    // Mapping anew gives back the page tables too, which MADV_DONTNEED would keep.
+    if (mmap(space + target, held - target, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+        == MAP_FAILED)
+        fail("mmap");
+    no_huge_pages(space + target, held - target);
+    held = target;
+}
+
+static void burn(int64_t until) {
+    volatile unsigned sum = 0;
+    while (now(CLOCK_THREAD_CPUTIME_ID) < until)
+        for (unsigned i = 0; i < 2000; i++)
+            sum += i;
+}
+
+static void place(int procs) {
+    if (write(procs, "0", 1) != 1)
+        fail("moving into the cgroup");
+    close(procs);
+}
+
+static void set_oom_score(const char *text) {
+    int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (file < 0 || write(file, text, strlen(text)) < 0)
+        fail("writing oom_score_adj");
+    close(file);
+}
+
+static void follow(void) {
+    char *line = NULL;
+    size_t size = 0;
+    int64_t start = now(CLOCK_MONOTONIC);
+    int64_t cpu_start = now(CLOCK_THREAD_CPUTIME_ID);
+    for (ssize_t length; (length = getline(&line, &size, stdin)) > 0;) {
+        line[length - (line[length - 1] == '\n')] = 0;
+        int64_t time, cpu;
+        uint64_t memory;
+        char more;
+        if (sscanf(line, "%" SCNd64 " %" SCNu64 " %" SCNd64 " %c", &time, &memory, &cpu, &more) != 3)
+            misused("not a point, TIME MEMORY CPU", line);
+        memory = (memory + page - 1) / page * page;
+        if (memory > SPACE)
+            misused("more memory than this program can hold", line);
+        if (memory > held)
+            grow(memory);
+        else if (memory < held)
+            shrink(memory);
+        burn(cpu_start + cpu);
+        int64_t late = now(CLOCK_MONOTONIC) - (start + time);
+        if (late > 0)
+            start += late;
+        else
+            wait_until(start + time);
+        put("d");
+    }
+    if (ferror(stdin))
+        fail("reading the points");
+}
+
+int main(int argc, char **argv) {
+    // Whoever steers it is gone: it must not go on by itself.
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL))
+        fail("prctl");
+    int procs = -1;
+    const char *oom_score = NULL;
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 < argc && !strcmp(argv[i], "--procs"))
+            procs = atoi(argv[i + 1]);
+        else if (i + 1 < argc && !strcmp(argv[i], "--oom-score-adj"))
+            oom_score = argv[i + 1];
+        else
+            misused("usage: agentcg-load [--procs FD] [--oom-score-adj N], not", argv[i]);
+    }
+    if (procs >= 0)
+        place(procs);
+    if (oom_score)
+        set_oom_score(oom_score);
+    page = (uint64_t)sysconf(_SC_PAGESIZE);
+    space = mmap(NULL, SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (space == MAP_FAILED)
+        fail("mmap");
+    no_huge_pages(space, SPACE);
+    follow();
+    return 0;
+}

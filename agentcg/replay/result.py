@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a live replay came to: plain values, and their JSON as docs/replay.md describes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State", "latency", "to_json"]
+
+ArmName = Literal["none", "agentcg"]
+
+State = Literal["finished", "died", "refused", "timed_out"]
+"""``died``: the agent's own process did, and all that was left of the session with it. ``refused``: it was never let
+in. ``timed_out``: the replay's own time limit came first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallResult:
+    """A call that failed."""
+
+    id: str
+    command: str
+    outcome: str
+    """As in a verdict; ``lost`` if its agent died under it."""
+    advice: str = ""
+    """What the agent was told; empty where nobody tells it anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """What something took."""
+
+    n: int
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    max_ms: float | None = None
+    total_ms: float = 0.0
+
+
+@dataclass(slots=True)
+class SessionResult:
+    """How one session went."""
+
+    name: str
+    recording: str
+    protected: bool
+    reserve: int | None
+    state: State
+    completion_sec: float
+    """From its start to its end, whichever it was."""
+    recorded_sec: float
+    """The recorded length at the replay's speed."""
+    calls_recorded: int
+    calls_started: int
+    failed: list[CallResult]
+    growth: Latency
+    """Of the growth steps."""
+    boundaries: Latency
+    """Of beginning and ending a call, both together."""
+    oom_kills_agent: int
+    oom_kills_call: int
+    reason: str = ""
+    """Why it did not finish."""
+
+    @property
+    def ratio(self) -> float | None:
+        """Completion time over recorded time; None unless it finished."""
+        return self.completion_sec / self.recorded_sec if self.state == "finished" and self.recorded_sec else None
+
+
+@dataclass(slots=True)
+class ArmResult:
+    """How all sessions went under one arm."""
+
+    arm: ArmName
+    memory_max: int
+    speed: float
+    wall_sec: float
+    sessions: list[SessionResult] = field(default_factory=list)
+    memory_peak: int | None = None
+    """Of all sessions together, as the kernel counted."""
+    oom_kills: int | None = None
+    """Processes that the OOM killer ended, as the kernel counted."""
+
+
+def latency(seconds: Sequence[float]) -> Latency:
+    """Return the statistics of times: nearest-rank percentiles, so each is one that was seen."""
+    if not seconds:
+        return Latency(0)
+    ordered = sorted(time * 1e3 for time in seconds)
+
+    def rank(share: float) -> float:
+        return ordered[math.ceil(share * len(ordered)) - 1]
+
+    return Latency(len(ordered), rank(0.5), rank(0.95), ordered[-1], sum(ordered))
+
+
+def to_json(results: Sequence[ArmResult], **run: Any) -> dict[str, Any]:
+    """Return the result of a whole run, ready for JSON. ``run`` describes it."""
+    arms = []
+    for result in results:
+        arm = _camel(dataclasses.asdict(result))
+        for session, value in zip(arm["sessions"], result.sessions, strict=True):
+            session["ratio"] = value.ratio
+        arms.append(arm)
+    return {"type": "agentcg.replay", "version": 1, **_camel(run), "arms": arms}
+
+
+def _camel(value: Any) -> Any:
+    """The value with its keys under the names that the socket uses."""
+    if isinstance(value, dict):
+        return {re.sub("_([a-z0-9])", lambda match: match[1].upper(), key): _camel(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_camel(item) for item in value]
+    return value

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When what starts: the order of a recorded session, kept by order and gaps, not by the time of day.
+
+A session has a clock of its own that shows the recording's time. It runs at the chosen speed, but it stands still at
+the recorded end of a call that still runs, and at the end of a stretch in which the agent is still growing: so a call
+starts when every call that had ended before it has ended now, and the recorded gap has passed. When a call ends
+earlier than recorded, because it was killed, the clock is put forward to its recorded end: an agent does not wait for
+a dead call. Pure: the caller says what time it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from agentcg.replay.plan import Piece, PlannedCall, SessionPlan
+
+__all__ = ["Action", "FollowPiece", "Schedule", "StartCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartCall:
+    """Start this call now."""
+
+    call: PlannedCall
+
+
+@dataclass(frozen=True, slots=True)
+class FollowPiece:
+    """Have the agent follow this piece of its demand now."""
+
+    piece: Piece
+
+
+Action: TypeAlias = StartCall | FollowPiece
+
+
+class Schedule:
+    """The course of one session.
+
+    :param real_sec: the time of its start, on whatever clock the caller uses throughout
+    """
+
+    def __init__(self, plan: SessionPlan, speed: float, real_sec: float) -> None:
+        self._speed = speed
+        self._duration = plan.duration_sec
+        self._waiting = list(plan.calls)[::-1]
+        self._pieces = list(plan.agent)[::-1]
+        self._running: dict[str, float] = {}
+        self._following: Piece | None = None
+        self._real, self._shown = real_sec, 0.0
+        self._floor = 0.0  # The latest recorded end of the calls that have ended.
+
+    @property
+    def done(self) -> bool:
+        """Everything has run to its end, and the recorded length has passed."""
+        busy = self._waiting or self._running or self._pieces or self._following
+        return not busy and self._shown >= self._duration
+
+    def shown(self, real_sec: float) -> float:
+        """What the session's clock shows, in seconds of the recording."""
+        return min(self._limit(), max(self._floor, self._shown + (real_sec - self._real) * self._speed))
+
+    def _limit(self) -> float:
+        """Where the clock stands still."""
+        limits = [self._duration, *self._running.values()]
+        if self._waiting:
+            limits.append(self._waiting[-1].start_sec)
+        if self._following:
+            limits.append(self._following.end_sec)
+        elif self._pieces:
+            limits.append(self._pieces[-1].end_sec)
+        return min(limits)
+
+    def _set(self, real_sec: float) -> None:
+        self._shown, self._real = max(self._shown, self.shown(real_sec)), real_sec
+
+    def advance(self, real_sec: float) -> list[Action]:
+        """Return what is to start now. It counts as started."""
+        actions: list[Action] = []
+        while True:
+            self._set(real_sec)
+            # A step of the agent comes before a call that starts at the same time: it is what an earlier call left.
+            if self._following is None and self._pieces and self._due(self._pieces[-1].begin_sec):
+                self._following = self._pieces.pop()
+                actions.append(FollowPiece(self._following))
+            elif self._waiting and self._due(self._waiting[-1].start_sec) and not self._step_first():
+                call = self._waiting.pop()
+                self._running[call.id] = call.end_sec
+                actions.append(StartCall(call))
+            else:
+                return actions
+
+    def _due(self, t_sec: float) -> bool:
+        """The clock has come to ``t_sec``, and nothing that had to end by then is still going on."""
+        behind = any(end <= t_sec for end in self._running.values())
+        behind = behind or (self._following is not None and self._following.end_sec <= t_sec)
+        return self._shown >= t_sec and not behind
+
+    def _step_first(self) -> bool:
+        return bool(self._pieces) and self._pieces[-1].end_sec <= self._waiting[-1].start_sec
+
+    def call_ended(self, call_id: str, real_sec: float) -> None:
+        """A call is over, in whatever way."""
+        self._set(real_sec)
+        self._floor = max(self._floor, self._running.pop(call_id))
+
+    def piece_done(self, real_sec: float) -> None:
+        """The agent has done the piece that it was to follow."""
+        self._set(real_sec)
+        self._following = None
+
+    def next_sec(self) -> float | None:
+        """The time of the next action, if nothing is reported before; None if only a report can bring one."""
+        times = [self._duration]
+        if self._following is None and self._pieces:
+            times.append(self._pieces[-1].begin_sec)
+        if self._waiting:
+            times.append(self._waiting[-1].start_sec)
+        ahead = [time for time in times if time > self._shown]
+        if not ahead or self._limit() <= self._shown:
+            return None
+        # A microsecond at least: rounded down, the time would be just short of it, for ever.
+        return self._real + max(1e-6, (min(*ahead, self._limit()) - self._shown) / self._speed)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One session's replay: keeps its schedule, starts its processes, and takes down how they fared."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from agentcg.errors import AgentcgError
+from agentcg.replay.arms import Arm, Place, Verdict
+from agentcg.replay.follower import Follower, Growth
+from agentcg.replay.plan import PlannedCall, SessionPlan, points
+from agentcg.replay.result import CallResult, SessionResult, State, latency
+from agentcg.replay.schedule import FollowPiece, Schedule
+
+__all__ = ["SessionReplay"]
+
+
+class SessionReplay:
+    """The replay of one session.
+
+    :param program: the path of ``agentcg-load``
+    """
+
+    def __init__(self, plan: SessionPlan, *, speed: float, program: str) -> None:
+        self.plan, self._speed, self._program = plan, speed, program
+        self.started_calls = 0
+        self.failed: list[CallResult] = []
+        self.state: State | None = None
+        self._reason = ""
+        self._growth: list[Growth] = []
+        self._boundaries: list[float] = []
+        self._oom_agent = self._oom_call = 0
+        self._began = self._ended = 0.0
+        self._calls: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._schedule: Schedule | None = None
+
+    def shown(self) -> float:
+        """How far it has come, from 0 to 1."""
+        if self.state is not None or not self.plan.duration_sec:
+            return 1.0
+        now = asyncio.get_running_loop().time()
+        return self._schedule.shown(now) / self.plan.duration_sec if self._schedule else 0.0
+
+    async def run(self, arm: Arm) -> None:
+        """Replay it to its end, or until its agent dies. When cancelled it ends what it started."""
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+        try:
+            place = await arm.open(self.plan)
+        except AgentcgError as error:
+            self._finish("refused", str(error))
+            return
+        try:
+            agent = await Follower.start(self._program, place.agent, self._piece_done)
+            try:
+                await self._run(place, agent)
+            finally:
+                for task in self._calls:
+                    task.cancel()
+                await asyncio.gather(*self._calls, return_exceptions=True)
+                await agent.stop()
+                self._growth += agent.growth
+                if self.state is None:
+                    self._finish("timed_out", "the replay was stopped before it had ended")
+        finally:
+            await place.close()
+
+    async def _run(self, place: Place, agent: Follower) -> None:
+        loop = asyncio.get_running_loop()
+        schedule = self._schedule = Schedule(self.plan, self._speed, loop.time())
+        ended = asyncio.create_task(agent.wait())
+        ended.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not schedule.done:
+                self._wake.clear()
+                for action in schedule.advance(loop.time()):
+                    if isinstance(action, FollowPiece):
+                        agent.follow([(0.0, action.piece.memory, action.piece.cpu_sec / self._speed)])
+                    else:
+                        self._start(place, action.call)
+                if ended.done():
+                    self._agent_died(ended.result(), agent)
+                    return
+                if schedule.done:
+                    break
+                due = schedule.next_sec()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), None if due is None else max(0.0, due - loop.time()))
+            self._finish("finished", "")
+        finally:
+            ended.cancel()
+
+    def _agent_died(self, status: int, agent: Follower) -> None:
+        if status == -signal.SIGKILL:
+            self._oom_agent += 1
+            self._finish("died", "the OOM killer ended its agent")
+        else:
+            self._finish("died", f"its agent ended with status {status}: {agent.trouble or 'unexpectedly'}")
+
+    def _finish(self, state: State, reason: str) -> None:
+        self.state, self._reason = state, reason
+        self._ended = asyncio.get_running_loop().time()
+
+    def _piece_done(self) -> None:
+        if self._schedule is not None:
+            self._schedule.piece_done(asyncio.get_running_loop().time())
+            self._wake.set()
+
+    def _start(self, place: Place, call: PlannedCall) -> None:
+        self.started_calls += 1
+        task = asyncio.create_task(self._call(place, call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _call(self, place: Place, call: PlannedCall) -> None:
+        verdict = Verdict("lost")
+        try:
+            verdict = await self._live(place, call)
+        except AgentcgError as error:
+            verdict = Verdict("refused", str(error))
+        finally:
+            self._oom_call += bool(verdict.oom_kills)
+            if verdict.outcome != "ok":
+                self.failed.append(CallResult(call.id, call.command, verdict.outcome, verdict.advice))
+            if self._schedule is not None:
+                self._schedule.call_ended(call.id, asyncio.get_running_loop().time())
+            self._wake.set()
+
+    async def _live(self, place: Place, call: PlannedCall) -> Verdict:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        placed = await place.begin(call)
+        boundaries = loop.time() - began
+        follower = await Follower.start(self._program, placed.placement)
+        try:
+            follower.follow(points(call, self._speed), last=True)
+            status = await follower.wait()
+            ended = loop.time()
+            verdict = await placed.end(status)
+            self._boundaries.append(boundaries + loop.time() - ended)
+            return verdict
+        finally:
+            await follower.stop()
+            self._growth += follower.growth
+
+    def result(self) -> SessionResult:
+        """Return how it went."""
+        return SessionResult(
+            name=self.plan.name,
+            recording=self.plan.recording,
+            protected=self.plan.reserve is not None,
+            reserve=self.plan.reserve,
+            state=self.state or "timed_out",
+            completion_sec=self._ended - self._began,
+            recorded_sec=self.plan.duration_sec / self._speed,
+            calls_recorded=len(self.plan.calls),
+            calls_started=self.started_calls,
+            failed=self.failed,
+            growth=latency([step.latency_sec for step in self._growth]),
+            boundaries=latency(self._boundaries),
+            oom_kills_agent=self._oom_agent,
+            oom_kills_call=self._oom_call,
+            reason=self._reason,
+        )
