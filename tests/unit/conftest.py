@@ -186,8 +186,8 @@ class Heard(Bus):
         super().__init__()
         self.events: list[Event] = []
 
-    def publish(self, kind, subject, message, verdict=None) -> None:  # type: ignore[no-untyped-def]
-        super().publish(kind, subject, message, verdict)
+    def publish(self, kind, subject, message, verdict=None, *, at=None) -> None:  # type: ignore[no-untyped-def]
+        super().publish(kind, subject, message, verdict, at=at)
         self.events.append(Event(self._sequence, 0.0, kind, str(subject), message, verdict))
 
     def kinds(self, subject: object = None) -> list[str]:
