@@ -6,7 +6,6 @@ import io
 from rich.console import Console
 
 from agentcg.replay.arms import judge_plain
-from agentcg.replay.follower import Growth
 from agentcg.replay.result import ArmResult, CallResult, Latency, SessionResult, latency, to_json
 from agentcg.replay.table import render
 
@@ -21,7 +20,8 @@ def session(name="s", state="finished", **fields):
         "calls_recorded": 3,
         "calls_started": 3,
         "failed": [],
-        "growth": latency([Growth(4096, 0.001 * n) for n in range(1, 101)]),
+        "growth": latency([0.001 * n for n in range(1, 101)]),
+        "boundaries": latency([0.25]),
         "oom_kills_agent": 0,
         "oom_kills_call": 0,
     }
@@ -39,9 +39,9 @@ def shown(*arms):
 
 
 def test_percentiles_are_steps_that_were_seen():
-    found = latency([Growth(4096, 0.001 * n) for n in range(1, 101)])
+    found = latency([0.001 * n for n in range(1, 101)])
     assert (found.n, found.p50_ms, found.p95_ms, found.max_ms) == (100, 50, 95, 100)
-    assert latency([Growth(1, 0.002)]) == Latency(1, 2, 2, 2, 2)
+    assert latency([0.002]) == Latency(1, 2, 2, 2, 2)
     assert latency([]) == Latency(0)
 
 
