@@ -2,7 +2,6 @@
 """What every file keeps to: the linters' rules, a licence, and nothing about where or how it was written."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 PYTHON = ["agentcg", "tests", "scripts"]
 SCRIPTS = [path for path in ("scripts/vm", "scripts/bench") if (TOP / path).is_file()]
 FORBIDDEN = re.compile(r"(?<![\w.])/work/|/tmp/v/|\bissue #|\bTODO\b|\bFIXME\b")
+SHELLS = (b"#!/bin/sh", b"#!/bin/bash")
 TEXT = {".py", ".c", ".h", ".md", ".toml", ".sh", ""}
 
 
@@ -36,9 +36,15 @@ def test_ruff(arguments: list[str]) -> None:
     run("ruff", *arguments, *PYTHON, *SCRIPTS)
 
 
-@pytest.mark.skipif(not shutil.which("mypy"), reason="mypy is not installed")
 def test_types() -> None:
     run("mypy")
+
+
+def test_shell_scripts() -> None:
+    scripts = [path for path in files() if path.suffix in (".sh", "") and path.read_bytes()[:16].startswith(SHELLS)]
+    assert len(scripts) > 3
+    done = subprocess.run(["shellcheck", *scripts], cwd=TOP, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_no_file_speaks_of_where_it_was_written() -> None:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The importer on an attempt of our own making, on broken ones, and on the real data set where it is at hand."""
+"""The importer on an attempt of our own making, and on broken ones."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,14 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentcg.errors import InvalidInput
-from agentcg.trace.agentcgroup import find_attempts, import_attempt, recording_name
-from agentcg.trace.demand import demand
-from agentcg.trace.format import read, write
+from agentcg.trace.agentcgroup import find_attempts, import_attempt
 from agentcg.trace.model import Sample
 
 DATA = Path(__file__).parents[2] / "data" / "agentcgroup"
 ATTEMPT = DATA / "made_up_set" / "example__task-1" / "attempt_1"
-REAL = os.environ.get("AGENTCG_TRACES", "")
 
 
 @pytest.fixture
@@ -173,28 +169,3 @@ def test_mutated_attempts_are_refused_clearly(tmp_path, file, data, field, value
             import_attempt(attempt, include_start=include_start)
         except InvalidInput as error:
             assert str(error).startswith(str(attempt))  # noqa: PT017  only some of them raise
-
-
-@pytest.mark.skipif(not REAL, reason="AGENTCG_TRACES does not name a copy of the AgentCgroup data set")
-class TestRealDataSet:
-    def test_every_attempt_is_imported_and_divided(self, tmp_path):
-        attempts = find_attempts(REAL)
-        assert len(attempts) >= 102
-        assert len({recording_name(attempt) for attempt in attempts}) == len(attempts)
-        for attempt in attempts:
-            recording = import_attempt(attempt)
-            write(recording, tmp_path / "r.jsonl")
-            assert read(tmp_path / "r.jsonl") == recording
-            assert import_attempt(attempt, include_start=False).calls
-            needs = demand(recording)
-            for sample in recording.session_samples:
-                assert needs.memory_at(sample.t_sec) == sample.memory_bytes
-
-    def test_a_known_one(self):
-        (attempt,) = (item for item in find_attempts(REAL) if "haiku" in str(item) and "dask__dask-11628" in str(item))
-        recording = import_attempt(attempt)
-        assert len(recording.samples) == 95
-        assert recording.duration_sec == pytest.approx(98.338, abs=0.001)
-        assert recording.memory_peak == 320_900_000
-        growth = demand(recording).growth
-        assert growth.in_calls / growth.total > 0.85
