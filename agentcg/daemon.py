@@ -69,9 +69,9 @@ async def serve(options: Options) -> None:
     _lock(root)
     for name in root.missing:
         log.warning("the %s controller is missing: calls are not limited by it", name)
-    if options.memory_max is not None:
-        files.write_limit(root.node.fd, "memory.max", options.memory_max)
-        files.write_limit(root.node.fd, "memory.swap.max", 0)
+    # Also when it is not limited: a daemon before this one may have been.
+    files.write_limit(root.node.fd, "memory.max", options.memory_max)
+    files.write_limit(root.node.fd, "memory.swap.max", None if options.memory_max is None else 0)
 
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()

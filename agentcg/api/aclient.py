@@ -28,7 +28,7 @@ from asyncvarlink import (
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.api.client import declare, default_socket, explain_error, placer, unreachable
+from agentcg.api.client import declare, default_socket, enter_call, explain_error, placer, unreachable
 
 __all__ = ["AsyncCall", "AsyncClient", "AsyncSession", "aconnect"]
 
@@ -184,7 +184,7 @@ class AsyncCall:
 
     def __init__(self, client: AsyncClient, command: list[str], reply: dict[str, Any]) -> None:
         self._client = client
-        self._procs: int = reply["procs"]
+        self._procs: int = -1 if reply["procs"] is None else reply["procs"]
         self.command = command
         self.name: str = reply["call"]
         self.limits: types.Limits = reply["limits"]
@@ -207,7 +207,7 @@ class AsyncCall:
         return await asyncio.create_subprocess_exec(
             *(command or self.command),
             env=environment,
-            preexec_fn=placer(self._procs, self.oom_score_adj),
+            preexec_fn=placer(self._client.path, enter_call(self.name), self._procs, self.oom_score_adj),
             **options,
         )
 

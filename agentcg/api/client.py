@@ -27,7 +27,8 @@ from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.errors import AgentcgError, InvalidInput
 
-__all__ = ["Call", "Client", "RemoteError", "Session", "connect", "default_socket", "explain_error", "placer"]
+__all__ = ["Call", "Client", "RemoteError", "Session", "connect", "default_socket", "enter_call", "enter_session"]
+__all__ += ["explain_error", "placer"]
 
 _METHOD_TIMEOUT_SEC = 30.0
 
@@ -61,15 +62,41 @@ def unreachable(path: str, error: OSError) -> RemoteError:
     return RemoteError(f"no daemon at {path}: {error.strerror or error}", hint=hint)
 
 
-def placer(procs: int, oom_score_adj: int) -> Callable[[], None]:
-    """Return what a child has to do before it executes: move itself into its call, and stand to be chosen first."""
+def placer(path: str, enter: Mapping[str, Any], procs: int, oom_score_adj: int) -> Callable[[], None]:
+    """Return what a child has to do before it executes: move itself into its call, and stand to be chosen first.
+
+    :param path: the daemon's socket
+    :param enter: the request that moves the process that makes it, for when ``procs`` is -1
+    """
+    request = json.dumps(enter).encode() + b"\0"
 
     def place() -> None:
-        os.write(procs, b"0")
+        if procs >= 0:
+            os.write(procs, b"0")
+        else:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(_METHOD_TIMEOUT_SEC)
+                sock.connect(path)
+                sock.sendall(request)
+                reply = b""
+                while not reply.endswith(b"\0"):
+                    reply += sock.recv(65_536) or b"{}\0"
+            if b'"error"' in reply:
+                raise PermissionError(reply.decode(errors="replace"))
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(str(oom_score_adj))
 
     return place
+
+
+def enter_call(name: str) -> dict[str, Any]:
+    """Return the request by which a process moves itself into a call."""
+    return {"method": "dev.agentcg.Calls.Enter", "parameters": {"call": name}}
+
+
+def enter_session(name: str) -> dict[str, Any]:
+    """Return the request by which a process moves itself into a session, outside its calls."""
+    return {"method": "dev.agentcg.Sessions.Enter", "parameters": {"session": name}}
 
 
 def declare(intent: Mapping[str, Any]) -> types.Intent | None:
@@ -266,7 +293,7 @@ class Call:
 
     def __init__(self, client: Client, command: list[str], reply: dict[str, Any]) -> None:
         self._client = client
-        self._procs: int = reply["procs"]
+        self._procs: int = -1 if reply["procs"] is None else reply["procs"]
         self.command = command
         self.name: str = reply["call"]
         self.limits: types.Limits = reply["limits"]
@@ -286,7 +313,7 @@ class Call:
     def popen(self, command: Sequence[str] | None = None, **options: Any) -> subprocess.Popen[Any]:
         """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`."""
         environment = dict(options.pop("env", None) or os.environ) | self.environment
-        place = placer(self._procs, self.oom_score_adj)
+        place = placer(self._client.path, enter_call(self.name), self._procs, self.oom_score_adj)
         return subprocess.Popen(
             command or self.command,
             env=environment,

@@ -83,7 +83,7 @@ class BeginResult(TypedDict):
     notes: list[str]
     environment: dict[str, str]
     oomScoreAdj: int
-    procs: FileDescriptor
+    procs: FileDescriptor | None
 
 
 class AmendResult(TypedDict):
@@ -113,9 +113,15 @@ class SessionInterface(_Handled, VarlinkInterface, name="dev.agentcg.Sessions"):
         agent: bool | None = None,
     ) -> OpenResult:
         """Open a session. Without a name it gets one. ``leased`` closes it with this connection.
-        With ``agent`` the reply passes a descriptor of the cgroup.procs for the agent's own processes:
-        a process that writes 0 to it lives in the session, outside its calls, and is not ended for their sake."""
+        With ``agent`` the reply passes a root peer a descriptor of the cgroup.procs for the agent's own processes: a
+        process that writes 0 to it lives in the session, outside its calls, and is not ended for their sake.
+        Without it, such a process connects and calls Enter."""
         return self._handler.open(session, tenant, budget, bool(protected), bool(leased), bool(agent))
+
+    @varlinkmethod
+    def Enter(self, *, session: str) -> None:
+        """Move the peer's process into the session, outside its calls."""
+        self._handler.enter(session)
 
     @varlinkmethod(return_parameter="verdicts")
     async def Close(self, *, session: str) -> list[Verdict]:
@@ -145,12 +151,18 @@ class CallInterface(_Handled, VarlinkInterface, name="dev.agentcg.Calls"):
         hint: str | None = None,
         leased: bool | None = None,
     ) -> BeginResult:
-        """Make the cgroup of a call. The command's first process writes 0 to ``procs``, which is write-only and leads
-        into the cgroup, and ``oomScoreAdj`` to /proc/self/oom_score_adj, and executes with ``environment`` added.
+        """Make the cgroup of a call. The command's first process enters it, writes ``oomScoreAdj`` to
+        /proc/self/oom_score_adj, and executes with ``environment`` added. To enter it writes 0 to ``procs``, or where
+        that is null, because the peer is not root, connects and calls Enter.
         Without a session it belongs to its user's session ``adhoc``, which is opened when needed.
         ``hint`` is the text of AGENT_RESOURCE_HINT; ``intent`` wins over it. ``notes`` say where the limits differ
         from what was declared. Unless ``leased`` is false the call is ended when this connection goes away."""
         return self._handler.begin(session, id, tool or "", command or [], intent, hint, leased is not False)
+
+    @varlinkmethod
+    def Enter(self, *, call: str) -> None:
+        """Move the peer's process into a call. What it starts from then on is in the call."""
+        self._handler.enter(call)
 
     @varlinkmethod
     def Amend(self, *, call: str, intent: Intent) -> AmendResult:

@@ -17,6 +17,7 @@ from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.api.peer import Peer
 from agentcg.api.types import from_wire, to_wire
+from agentcg.cgroup.node import Leaf
 from agentcg.cgroup.usage import cpu_sec, memory_current, pids_current
 from agentcg.control.bus import Event
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
@@ -83,6 +84,21 @@ class _Handler:
             self.registry.bus.publish("refused", session, denied.parameters["message"])
             raise
 
+    def procs(self, leaf: Leaf) -> FileDescriptor | None:
+        """Return the way into a leaf for a peer that may move any process anyway, which is what its holder can do:
+
+        the kernel judges a write to cgroup.procs by the rights of who opened it.
+        """
+        return FileDescriptor(leaf.open_procs(), should_close=True) if self.peer.uid == 0 else None
+
+    def place(self, leaf: Leaf) -> None:
+        """Move the peer's own process into a leaf."""
+        if self.peer.call is not None:
+            raise wire.NestedCall(call=str(self.peer.call))
+        if not self.peer.lease.holds():
+            raise wire.Denied(message=f"{self.peer} has ended", hint="the process that connects is the one that enters")
+        leaf.place(self.peer.pid)
+
 
 class _Sessions(_Handler):
     def open(
@@ -105,7 +121,7 @@ class _Sessions(_Handler):
             protected=protected,
             lease=self.peer.lease if leased else None,
         )
-        procs = FileDescriptor(live.node.agent.open_procs(), should_close=True) if agent else None
+        procs = self.procs(live.node.agent) if agent else None
         return {"session": _session_info(live), "notes": notes, "procs": procs}
 
     def _tenant(self, tenant: str | None) -> str:
@@ -117,6 +133,9 @@ class _Sessions(_Handler):
                 hint=f"only operators name a tenant; yours is {self.peer.tenant}",
             )
         return validate_name("tenant", tenant)
+
+    def enter(self, session: str) -> None:
+        self.place(self.session(session).node.agent)
 
     async def close(self, session: str) -> list[types.Verdict]:
         live = self.session(session)
@@ -175,7 +194,7 @@ class _Calls(_Handler):
             "notes": list(decision.notes),
             "environment": {"AGENTCG_CALL": str(made.ref), "MEMORY_PRESSURE_WATCH": pressure},
             "oomScoreAdj": oom_score_adj(live.session.protected, made.call.intent.priority),
-            "procs": FileDescriptor(made.leaf.open_procs(), should_close=True),
+            "procs": self.procs(made.leaf),
         }
 
     def _session(self, name: str | None) -> LiveSession:
@@ -184,6 +203,9 @@ class _Calls(_Handler):
         if self.peer.session is not None:
             return self.registry.session(self.peer.session)
         return self.registry.adhoc_session(self.peer.tenant, self.peer.uid)
+
+    def enter(self, call: str) -> None:
+        self.place(self.registry.call(self.call(call)).leaf)
 
     def amend(self, call: str, intent: types.Intent) -> wire.AmendResult:
         ref = self.call(call)

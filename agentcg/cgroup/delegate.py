@@ -66,7 +66,7 @@ def find_mounts(mountinfo: str) -> Mounts:
 def cgroup_of(pid: int | str = "self") -> str | None:
     """Return the cgroup v2 path of a process as this process's cgroup namespace shows it, or None if it is gone."""
     try:
-        text = Path(f"/proc/{pid}/cgroup").read_text()
+        text = Path(f"/proc/{pid}/cgroup").read_text(errors="surrogateescape")  # A name may be any bytes.
     except (FileNotFoundError, ProcessLookupError):
         return None
     return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
@@ -136,13 +136,21 @@ def _take(path: str, mounts: Mounts, *, observe: bool) -> Root:
             hint="add memory to its parent's cgroup.subtree_control, take cgroup_disable=memory off the kernel's "
             "command line, or start with --observe",
         )
-    _become_supervisor(node)
-    return Root(node, path, _seen_path(path, mounts), node.enable(handed), missing)
+    seen = _seen_path(path, mounts)
+    _become_supervisor(node, seen)
+    return Root(node, path, seen, node.enable(handed), missing)
 
 
-def _become_supervisor(node: Inner) -> None:
+def _become_supervisor(node: Inner, seen: str) -> None:
     with node.make_leaf("supervisor") as supervisor:
-        supervisor.place(os.getpid())
+        hint = "run the daemon in the cgroup namespace that the mount belongs to"
+        try:
+            supervisor.place(os.getpid())
+        except FileNotFoundError as error:
+            raise Unsupported(f"this process cannot be moved to {seen}/supervisor: {error}", hint=hint) from error
+        if cgroup_of() != f"{seen}/supervisor":
+            # Where peers live would be read wrongly too, and an agent be taken for an operator.
+            raise Unsupported(f"{seen}/supervisor is {cgroup_of()} from here", hint=hint)
         files.write(supervisor.fd, "memory.min", str(SUPERVISOR_MEMORY_MIN))
     try:
         Path("/proc/self/oom_score_adj").write_text("-900")

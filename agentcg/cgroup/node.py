@@ -204,13 +204,26 @@ class Inner(Node):
     def remove_tree(self, name: str, *, attempts: int = 50, pause: float = 0.01) -> bool:
         """Remove the child ``name`` and all below it, none of which may hold a process. False if it stayed busy."""
         try:
-            child = self.open_inner(name)
+            path = [self.open_inner(name)]
         except FileNotFoundError:
             return True
-        with child:
-            for grandchild in list(child.children()):
-                if not child.remove_tree(grandchild, attempts=attempts, pause=pause):
+        # Not by recursion: what runs in a call may nest cgroups deeper than the interpreter nests calls.
+        try:
+            while path:
+                deeper = next(path[-1].children(), None)
+                if deeper is not None:
+                    path.append(path[-1].open_inner(deeper))
+                    continue
+                empty = path.pop()
+                empty.close()
+                if not (path[-1] if path else self)._remove_soon(empty.name, attempts, pause):
                     return False
+        finally:
+            for node in path:
+                node.close()
+        return True
+
+    def _remove_soon(self, name: str, attempts: int, pause: float) -> bool:
         for attempt in range(attempts):
             if attempt:
                 time.sleep(pause)

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
-from typing import Any
 
 import click
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.api.client import Client, connect, placer
+from agentcg.api.client import connect
+from agentcg.sandbox.agent import AgentSession, exit_status
 from agentcg.units import format_size, parse_size
 
 __all__ = ["session"]
@@ -39,34 +37,17 @@ def session() -> None:
 def open_(name: str | None, memory: str | None, protected: bool, tenant: str | None, socket: str | None) -> None:
     """Open a session that stays until it is closed, and print its full name."""
     with connect(socket) as client:
-        reply = _open(client, name, memory, protected=protected, tenant=tenant, leased=False, agent=False)
-    click.echo(reply["session"].session)
-
-
-def _open(
-    client: Client,
-    name: str | None,
-    memory: str | None,
-    *,
-    protected: bool,
-    tenant: str | None,
-    leased: bool,
-    agent: bool,
-) -> dict[str, Any]:
-    budget = types.Budget(memoryMax=parse_size("--memory", memory)) if memory else None
-    reply = client.invoke(
-        wire.SessionInterface,
-        "Open",
-        session=name,
-        tenant=tenant,
-        budget=budget,
-        protected=protected,
-        leased=leased,
-        agent=agent,
-    )
+        reply = client.invoke(
+            wire.SessionInterface,
+            "Open",
+            session=name,
+            tenant=tenant,
+            budget=types.Budget(memoryMax=parse_size("--memory", memory)) if memory else None,
+            protected=protected,
+        )
     for note in reply["notes"]:
         click.echo(f"agentcg: {note}", err=True)
-    return reply
+    click.echo(reply["session"].session)
 
 
 @session.command("list")
@@ -115,16 +96,13 @@ def run(
     every `agentcg run` and agentcg-exec below it, which session is theirs.
     """
     with connect(socket) as client:
-        reply = _open(client, name, memory, protected=protected, tenant=tenant, leased=True, agent=True)
-        opened: types.SessionInfo = reply["session"]
-        procs: int = reply["procs"]
-        environment = os.environ | {"AGENTCG_SESSION": opened.session, "AGENTCG_SOCKET": client.path}
-        try:
-            status = subprocess.call(command, env=environment, preexec_fn=placer(procs, 0))
-        except OSError as error:
-            click.echo(f"agentcg: {command[0]}: {error.strerror}", err=True)
-            status = 127 if isinstance(error, FileNotFoundError) else 126
-        finally:
-            os.close(procs)
-        client.close_session(opened.session)
-    sys.exit(status if status >= 0 else 128 - status)
+        limit = parse_size("--memory", memory) if memory else None
+        with AgentSession(client, name, memory_max=limit, protected=protected, tenant=tenant) as opened:
+            for note in opened.notes:
+                click.echo(f"agentcg: {note}", err=True)
+            try:
+                status = exit_status(opened.start(command).wait())
+            except OSError as error:
+                click.echo(f"agentcg: {command[0]}: {error.strerror}", err=True)
+                status = 127 if isinstance(error, FileNotFoundError) else 126
+    sys.exit(status)

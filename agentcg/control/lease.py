@@ -26,6 +26,10 @@ class Lease:
         self._start = _start_time(pid)
         self._pidfd: int | None = None
 
+    def holds(self) -> bool:
+        """Whether the holder's process is still the one it was."""
+        return self._start is not None and self._start == _start_time(self.pid)
+
     def record(self) -> dict[str, Any]:
         """Return what is kept on a cgroup so that :meth:`resume` finds the holder again."""
         return {"pid": self.pid, "start": self._start}

@@ -297,6 +297,11 @@ bool json_is_object(struct json value)
 	return at(&value, '{');
 }
 
+bool json_is_null(struct json value)
+{
+	return at(&value, 'n');
+}
+
 bool json_members(struct json object, struct json_members *members)
 {
 	members->rest = object;

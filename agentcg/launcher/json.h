@@ -25,6 +25,7 @@ struct json_members {
 bool json_parse(const char *text, size_t length, struct json *value);
 
 bool json_is_object(struct json value);
+bool json_is_null(struct json value);
 
 /* Before the first json_next. False if `object` is not an object. */
 bool json_members(struct json object, struct json_members *members);

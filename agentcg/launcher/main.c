@@ -7,6 +7,7 @@
  * verdict. The connection is the call's lease: if this process is killed, the daemon ends the call.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -20,7 +21,7 @@
 #include "say.h"
 #include "varlink.h"
 
-#define RECONNECT_MSEC 5000
+#define RECONNECT_MSEC 10000
 #define RECONNECT_PAUSE_MSEC 50
 
 static struct options options;
@@ -30,7 +31,8 @@ static struct varlink_reply reply;
 /* What is kept of Begin's reply for the time when the reply's own memory is used again. */
 static char call[1024]; /* as JSON: with its quotes */
 static char oom_score_adj[8];
-static struct place entry = {.procs = -1, .oom_score_adj = oom_score_adj};
+static int ask_to_enter(void);
+static struct place entry = {.procs = -1, .ask = ask_to_enter, .oom_score_adj = oom_score_adj};
 
 static const char *reason_of(enum varlink_result result)
 {
@@ -125,6 +127,23 @@ static int answer_error(void)
 	return EXIT_REFUSED;
 }
 
+/* In the child: have the daemon move this process, which it knows by the connection that this process makes. */
+static int ask_to_enter(void)
+{
+	enum varlink_result result;
+	int socket = varlink_connect(options.socket, options.timeout_msec);
+
+	if (socket < 0)
+		return -socket;
+	message_enter(&request, call);
+	result = varlink_call(socket, &request, now_msec() + options.timeout_msec, &reply);
+	varlink_close_descriptors(&reply, -1);
+	close(socket);
+	if (result != VARLINK_OK)
+		return result == VARLINK_TIMEOUT ? ETIMEDOUT : EPROTO;
+	return reply.error[0] ? EPERM : 0;
+}
+
 /* Take the call's name and the way into it from Begin's reply. Returns NULL, or what is wrong with the reply. */
 static const char *read_begin(void)
 {
@@ -139,10 +158,13 @@ static const char *read_begin(void)
 		return "its reply names a call of more than 1 KiB";
 	memcpy(call, value.at, length);
 	call[length] = '\0';
-	if (!json_get(reply.parameters, "procs", &value) || !json_integer(value, &index) || index < 0 ||
-	    (unsigned)index >= reply.descriptor_count)
-		return "its reply passes no cgroup.procs descriptor";
-	entry.procs = reply.descriptors[index];
+	if (!json_get(reply.parameters, "procs", &value))
+		return "its reply does not say how to enter the call";
+	if (!json_is_null(value)) {
+		if (!json_integer(value, &index) || index < 0 || (unsigned)index >= reply.descriptor_count)
+			return "its reply passes no cgroup.procs descriptor";
+		entry.procs = reply.descriptors[index];
+	}
 	varlink_close_descriptors(&reply, entry.procs);
 	if (json_get(reply.parameters, "oomScoreAdj", &value)) {
 		length = (size_t)(value.end - value.at);
@@ -234,7 +256,8 @@ static int run_managed(int socket)
 	struct process process = {.pid = -1};
 	int error = process_start(&process, options.command, &entry, socket);
 
-	close(entry.procs);
+	if (entry.procs >= 0)
+		close(entry.procs);
 	if (error) {
 		call_end(&socket, EXIT_REFUSED << 8);
 		close(socket);

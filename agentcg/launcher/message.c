@@ -123,12 +123,26 @@ void message_begin(struct message *message, const struct options *options)
 	add(message, "", 1);
 }
 
-void message_end(struct message *message, const char *call, int status)
+static void begin_about(struct message *message, const char *method, const char *call)
 {
 	message->length = 0;
 	message->full = false;
-	add_raw(message, "{\"method\":\"dev.agentcg.Calls.End\",\"parameters\":{\"call\":");
+	add_raw(message, "{\"method\":\"dev.agentcg.Calls.");
+	add_raw(message, method);
+	add_raw(message, "\",\"parameters\":{\"call\":");
 	add_raw(message, call);
+}
+
+void message_enter(struct message *message, const char *call)
+{
+	begin_about(message, "Enter", call);
+	add_raw(message, "}}");
+	add(message, "", 1);
+}
+
+void message_end(struct message *message, const char *call, int status)
+{
+	begin_about(message, "End", call);
 	add_raw(message, WIFSIGNALED(status) ? ",\"signal\":" : ",\"exitCode\":");
 	add_number(message, (unsigned)(WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status)));
 	add_raw(message, "}}");

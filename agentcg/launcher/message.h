@@ -18,6 +18,9 @@ struct message {
 /* dev.agentcg.Calls.Begin with what the options give, the first 4 KiB of the command among it. */
 void message_begin(struct message *message, const struct options *options);
 
+/* dev.agentcg.Calls.Enter; `call` is JSON text with its quotes. */
+void message_enter(struct message *message, const char *call);
+
 /* dev.agentcg.Calls.End; `call` is JSON text with its quotes, `status` is one of waitpid. */
 void message_end(struct message *message, const char *call, int status);
 

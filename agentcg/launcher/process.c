@@ -54,7 +54,7 @@ static _Noreturn void be_the_child(const struct process *process, int *entry_err
 {
 	/* A child held here, frozen, must not keep the connection open when we are killed: it is the call's lease. */
 	close(socket);
-	*entry_error = enter(place->procs);
+	*entry_error = place->procs >= 0 ? enter(place->procs) : place->ask();
 	if (*entry_error)
 		_exit(125);
 	set_oom_score_adj(place->oom_score_adj);

@@ -22,7 +22,8 @@ struct process {
 
 /* How the child becomes the call. */
 struct place {
-	int procs;                 /* of the call's cgroup.procs, write-only */
+	int procs;                 /* of the call's cgroup.procs, write-only; -1 if `ask` is the way in */
+	int (*ask)(void);          /* asks the daemon to move the process that calls it; 0 or an error number */
 	const char *oom_score_adj; /* for /proc/self/oom_score_adj; empty to leave it */
 	char **environment;
 };

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.api.client import Client, placer
+from agentcg.api.client import Client, enter_session, placer
 
 __all__ = ["AgentSession", "exit_status"]
 
@@ -45,7 +45,7 @@ class AgentSession:
             leased=True,
             agent=True,
         )
-        self._procs: int = reply["procs"]
+        self._procs: int = -1 if reply["procs"] is None else reply["procs"]
         self.name: str = reply["session"].session
         self.notes: list[str] = reply["notes"]
         """Where its budget differs from what was asked."""
@@ -56,7 +56,8 @@ class AgentSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._procs)
+        if self._procs >= 0:
+            os.close(self._procs)
         self._client.close_session(self.name)
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
@@ -69,7 +70,8 @@ class AgentSession:
         """
         environment = dict(options.pop("env", None) or os.environ)
         environment |= {"AGENTCG_SESSION": self.name, "AGENTCG_SOCKET": self._client.path}
-        return subprocess.Popen(command, env=environment, preexec_fn=placer(self._procs, 0), **options)
+        place = placer(self._client.path, enter_session(self.name), self._procs, 0)
+        return subprocess.Popen(command, env=environment, preexec_fn=place, **options)
 
 
 def exit_status(returncode: int) -> int:

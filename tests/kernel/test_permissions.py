@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may do what, decided by what the kernel says of the peer: its uid and its cgroup."""
 
-import contextlib
 import os
 import signal
 import socket
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 
 from agentcg.api.client import Client, RemoteError
+from agentcg.api.interfaces import CallInterface, SessionInterface
+from agentcg.launcher import launcher_path
 
 NOBODY = 65534
 
@@ -96,25 +97,45 @@ def test_other_users_see_their_own(daemon: Any, tools: Any) -> None:
         assert client.status().refused >= 2
 
 
-def test_the_descriptor_moves_nobody_elses_process(daemon: Any, tools: Any) -> None:
-    """The kernel judges a write to cgroup.procs by who opened it, which was the daemon (Linux commit 1756d7994ad8)."""
-    victim = subprocess.Popen(["sleep", "1000"])
-    before = Path(f"/proc/{victim.pid}/cgroup").read_text()
+def test_only_root_is_passed_a_descriptor(daemon: Any) -> None:
+    """Its holder could move any process: the kernel judges a write to cgroup.procs by who opened it, which was the
+    daemon (Linux commit 1756d7994ad8)."""
+    with daemon.client() as client, client.session("a") as session:
+        call = session.call(["true"])
+        assert call._procs >= 0
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.read(call._procs, 1)
+        call.end()
 
+
+def test_others_are_moved_by_the_daemon_and_move_nobody_else(daemon: Any, tools: Any) -> None:
     def as_nobody() -> None:
         with Client(daemon.socket) as client, client.session("mine") as session:
-            call = session.call(["true"])
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                os.read(call._procs, 1)
-            with contextlib.suppress(OSError):
-                os.write(call._procs, str(victim.pid).encode())
-            call.end()
+            call = session.call(["sh", "-c", "cat /proc/self/cgroup; cat /proc/self/oom_score_adj"])
+            assert call._procs == -1
+            ran = call.popen(stdout=subprocess.PIPE, text=True)
+            out = ran.communicate(timeout=20)[0].split()
+            assert out == [f"0::/{daemon.name}/shared/{session.name}/calls/{call.name.split('/')[2]}", "500"]
+            assert call.end(exit_code=ran.returncode).outcome == "ok"
+            options = ["--socket", daemon.socket, "--session", session.name]
+            command = [launcher_path(), *options, "cat", "/proc/self/cgroup"]
+            launched = subprocess.run(command, capture_output=True, text=True, timeout=30)
+            assert f"/shared/{session.name}/calls/" in launched.stdout, launched.stderr
 
     assert tools.in_cgroup(daemon.top / "supervisor", as_nobody, uid=NOBODY) == 0
-    assert victim.poll() is None
-    assert Path(f"/proc/{victim.pid}/cgroup").read_text() == before
-    victim.kill()
-    victim.wait()
+
+
+def test_nobody_enters_what_is_not_theirs(daemon: Any, tools: Any) -> None:
+    with daemon.client() as client, client.session("a") as session:
+        call = session.call(["sleep", "1000"], id="c1")
+
+        def as_nobody() -> None:
+            with Client(daemon.socket) as other:
+                denied(lambda: other.invoke(CallInterface, "Enter", call=call.name))
+                denied(lambda: other.invoke(SessionInterface, "Enter", session=session.name))
+
+        assert tools.in_cgroup(daemon.top / "supervisor", as_nobody, uid=NOBODY) == 0
+        assert not call.end(exit_code=0).usage.pidsPeak
 
 
 def test_a_connection_that_was_left_behind_in_a_session_allows_nothing(daemon: Any, tools: Any) -> None:

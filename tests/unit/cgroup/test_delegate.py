@@ -61,9 +61,15 @@ def test_a_path_below_a_bind_mount_is_named_as_the_kernel_names_it() -> None:
 def mounted(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Return a function that has the host look as one mountinfo says; this process is not moved by it."""
 
-    def mount(text: str) -> None:
+    def mount(text: str, lives_in: Path | None = None) -> None:
+        if lives_in is not None:
+            # As the kernel would say it after the move, below a hierarchy that is mounted on /sys/fs/cgroup.
+            seen = os.path.normpath(os.path.join("/", os.path.relpath(lives_in, "/sys/fs/cgroup")))
+            monkeypatch.setattr(delegate, "cgroup_of", lambda pid="self": seen)
         read, write = Path.read_text, Path.write_text
-        monkeypatch.setattr(Path, "read_text", lambda self: text if str(self) == "/proc/self/mountinfo" else read(self))
+        monkeypatch.setattr(
+            Path, "read_text", lambda self, **how: text if str(self) == "/proc/self/mountinfo" else read(self, **how)
+        )
         monkeypatch.setattr(
             Path, "write_text", lambda self, text: 0 if self.is_relative_to("/proc") else write(self, text)
         )
@@ -110,7 +116,7 @@ def test_a_parent_with_processes_is_refused(cgroups, mounted) -> None:  # type: 
 
 
 def test_without_the_memory_controller_only_to_observe(cgroups, mounted) -> None:  # type: ignore[no-untyped-def]
-    mounted(UNIFIED)
+    mounted(UNIFIED, lives_in=cgroups.top / "agentcg/supervisor")
     (cgroups.top / "cgroup.controllers").write_text("cpu pids\n")
     with pytest.raises(Unsupported, match="the memory controller is not available in") as caught:
         open_root(str(cgroups.top / "agentcg"))
@@ -129,7 +135,7 @@ def test_no_right_to_write_is_said(cgroups, mounted) -> None:  # type: ignore[no
 
 
 def test_the_daemon_goes_to_its_own_leaf_first(cgroups, mounted) -> None:  # type: ignore[no-untyped-def]
-    mounted(UNIFIED)
+    mounted(UNIFIED, lives_in=cgroups.top / "agentcg/supervisor")
     root = open_root(str(cgroups.top / "agentcg"))
     assert cgroups.text("agentcg/supervisor", "cgroup.procs") == str(os.getpid())
     assert cgroups.text("agentcg/supervisor", "memory.min") == str(64 << 20)

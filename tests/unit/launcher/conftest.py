@@ -57,6 +57,9 @@ class Daemon:
     begin_error: Exception | None = None
     oom_score_adj: int = 500
     procs_flags: int = os.O_WRONLY
+    passes_procs: bool = True
+    entered: list[str] = field(default_factory=list)
+    enter_error: Exception | None = None
     verdict: Verdict = field(default_factory=verdict)
 
     def begin(
@@ -81,9 +84,17 @@ class Daemon:
                 "notes": [],
                 "environment": self.environment,
                 "oomScoreAdj": self.oom_score_adj,
-                "procs": FileDescriptor(os.open(self.procs, self.procs_flags), should_close=True),
+                "procs": FileDescriptor(os.open(self.procs, self.procs_flags), should_close=True)
+                if self.passes_procs
+                else None,
             }
         )
+
+    def enter(self, call: str) -> None:
+        if self.enter_error:
+            raise self.enter_error
+        self.entered.append(call)
+        self.procs.write_text("asked")
 
     async def end(self, call: str, exit_code: int | None, signal: int | None) -> AnnotatedResult:
         self.ended.append({"call": call, "exitCode": exit_code, "signal": signal})

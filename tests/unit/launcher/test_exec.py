@@ -35,6 +35,13 @@ def test_command_is_placed_before_it_runs(run, daemon):
     assert run("--", "cat", str(daemon.procs)).stdout == "0"
 
 
+def test_command_asks_its_way_in_where_no_descriptor_is_passed(run, daemon):
+    daemon.passes_procs = False
+    assert run("--", "cat", str(daemon.procs)).stdout == "asked"
+    assert daemon.entered == ["me/work/c1"]
+    assert daemon.ended == [{"call": "me/work/c1", "exitCode": 0, "signal": None}]
+
+
 def test_begin_carries_options_and_environment_gives_defaults(run, daemon):
     run(
         "--session",
