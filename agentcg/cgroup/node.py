@@ -203,25 +203,28 @@ class Inner(Node):
 
     def remove_tree(self, name: str, *, attempts: int = 50, pause: float = 0.01) -> bool:
         """Remove the child ``name`` and all below it, none of which may hold a process. False if it stayed busy."""
+        # One descriptor and no recursion: what runs in a call may nest cgroups a thousand deep.
+        names, node = [name], self
         try:
-            path = [self.open_inner(name)]
-        except FileNotFoundError:
-            return True
-        # Not by recursion: what runs in a call may nest cgroups deeper than the interpreter nests calls.
-        try:
-            while path:
-                deeper = next(path[-1].children(), None)
+            node = self.open_inner(name)
+            while True:
+                deeper = next(node.children(), None)
                 if deeper is not None:
-                    path.append(path[-1].open_inner(deeper))
+                    names.append(deeper)
+                    node, above = node.open_inner(deeper), node
+                    above.close()
                     continue
-                empty = path.pop()
+                node, empty = node.open_inner(".."), node
                 empty.close()
-                if not (path[-1] if path else self)._remove_soon(empty.name, attempts, pause):
+                if not node._remove_soon(names.pop(), attempts, pause):
                     return False
+                if not names:
+                    return True
+        except FileNotFoundError:
+            return not self.has_child(name)
         finally:
-            for node in path:
+            if node is not self:
                 node.close()
-        return True
 
     def _remove_soon(self, name: str, attempts: int, pause: float) -> bool:
         for attempt in range(attempts):
