@@ -48,6 +48,8 @@ class PlannedCall:
     memory: Profile
     cpu: Profile
     """CPU time since the call's start."""
+    left_behind: int = 0
+    """What of its memory outlives it and is the agent's from then on, bytes."""
 
     @property
     def declared(self) -> int:
@@ -76,7 +78,7 @@ def make_plan(recording: Recording, name: str, *, agent_memory: int = 0) -> Sess
     :raises InvalidInput: if ``name`` cannot be a session's, or the recording has no samples
     """
     needs = demand(recording)
-    calls = tuple(_planned(call) for call in needs.calls)
+    calls = tuple(_planned(call, _step(needs.agent_memory, call)) for call in needs.calls)
     return SessionPlan(
         name=validate_name("session", name),
         recording=recording.name,
@@ -92,12 +94,25 @@ def protect(plan: SessionPlan, size: int | None) -> SessionPlan:
     return replace(plan, reserve=size or plan.peak + max(round(plan.peak * RESERVE_MARGIN), RESERVE_LEAST))
 
 
-def _planned(call: CallDemand) -> PlannedCall:
+def _step(agent: Profile, call: CallDemand) -> int:
+    """What the agent is given at a call's end: its step there, and no more than the call held."""
+    there = [value for time, value in agent.points if time == call.call.end_sec]
+    return round(max(0.0, min(there[-1] - there[0], call.memory.points[-1][1]))) if there else 0
+
+
+def _planned(call: CallDemand, left_behind: int) -> PlannedCall:
     recorded = call.call
     # A command may be empty, or cut in the middle: it is shown and matched, never run.
     command = (recorded.command or recorded.tool or recorded.id).replace("\0", " ")[:COMMAND_MAX]
     return PlannedCall(
-        recorded.id, recorded.tool[:64], command, recorded.start_sec, recorded.end_sec, call.memory, call.cpu
+        id=recorded.id,
+        tool=recorded.tool[:64],
+        command=command,
+        start_sec=recorded.start_sec,
+        end_sec=recorded.end_sec,
+        memory=call.memory,
+        cpu=call.cpu,
+        left_behind=left_behind,
     )
 
 

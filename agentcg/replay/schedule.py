@@ -5,12 +5,12 @@ A session has a clock of its own that shows the recording's time. It runs at the
 the recorded end of a call that still runs, and at the end of a stretch in which the agent is still growing: so a call
 starts when every call that had ended before it has ended now, and the recorded gap has passed. When a call ends
 earlier than recorded, because it was killed, the clock is put forward to its recorded end: an agent does not wait for
-a dead call. Pure: the caller says what time it is.
+a dead call. Nor does it get what the call would have left behind. Pure: the caller says what time it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from agentcg.replay.plan import Piece, PlannedCall, SessionPlan
@@ -46,10 +46,12 @@ class Schedule:
         self._duration = plan.duration_sec
         self._waiting = list(plan.calls)[::-1]
         self._pieces = list(plan.agent)[::-1]
-        self._running: dict[str, float] = {}
+        self._running: dict[str, PlannedCall] = {}
         self._following: Piece | None = None
         self._real, self._shown = real_sec, 0.0
         self._floor = 0.0  # The latest recorded end of the calls that have ended.
+        self._level = 0  # What the agent held at the end of its last piece, as recorded.
+        self._missing = 0  # The part of it that killed calls would have left behind.
 
     @property
     def done(self) -> bool:
@@ -63,7 +65,7 @@ class Schedule:
 
     def _limit(self) -> float:
         """Where the clock stands still."""
-        limits = [self._duration, *self._running.values()]
+        limits = [self._duration, *(call.end_sec for call in self._running.values())]
         if self._waiting:
             limits.append(self._waiting[-1].start_sec)
         if self._following:
@@ -83,27 +85,36 @@ class Schedule:
             # A step of the agent comes before a call that starts at the same time: it is what an earlier call left.
             if self._following is None and self._pieces and self._due(self._pieces[-1].begin_sec):
                 self._following = self._pieces.pop()
-                actions.append(FollowPiece(self._following))
+                actions.append(FollowPiece(self._without_missing(self._following)))
             elif self._waiting and self._due(self._waiting[-1].start_sec) and not self._step_first():
                 call = self._waiting.pop()
-                self._running[call.id] = call.end_sec
+                self._running[call.id] = call
                 actions.append(StartCall(call))
             else:
                 return actions
 
     def _due(self, t_sec: float) -> bool:
         """The clock has come to ``t_sec``, and nothing that had to end by then is still going on."""
-        behind = any(end <= t_sec for end in self._running.values())
+        behind = any(call.end_sec <= t_sec for call in self._running.values())
         behind = behind or (self._following is not None and self._following.end_sec <= t_sec)
         return self._shown >= t_sec and not behind
 
     def _step_first(self) -> bool:
         return bool(self._pieces) and self._pieces[-1].end_sec <= self._waiting[-1].start_sec
 
-    def call_ended(self, call_id: str, real_sec: float) -> None:
-        """A call is over, in whatever way."""
+    def _without_missing(self, piece: Piece) -> Piece:
+        # What the agent gave back later is first what the calls had left it.
+        self._missing = max(0, self._missing - max(0, self._level - piece.memory))
+        self._level = piece.memory
+        return replace(piece, memory=max(0, piece.memory - self._missing))
+
+    def call_ended(self, call_id: str, real_sec: float, *, killed: bool = False) -> None:
+        """A call is over."""
         self._set(real_sec)
-        self._floor = max(self._floor, self._running.pop(call_id))
+        call = self._running.pop(call_id)
+        self._floor = max(self._floor, call.end_sec)
+        if killed:
+            self._missing += call.left_behind
 
     def piece_done(self, real_sec: float) -> None:
         """The agent has done the piece that it was to follow."""

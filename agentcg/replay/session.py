@@ -126,7 +126,7 @@ class SessionReplay:
             if verdict.outcome != "ok":
                 self.failed.append(CallResult(call.id, call.command, verdict.outcome, verdict.advice))
             if self._schedule is not None:
-                self._schedule.call_ended(call.id, asyncio.get_running_loop().time())
+                self._schedule.call_ended(call.id, asyncio.get_running_loop().time(), killed=verdict.outcome != "ok")
             self._wake.set()
 
     async def _live(self, place: Place, call: PlannedCall) -> Verdict:

@@ -30,6 +30,7 @@ def test_the_agent_holds_what_was_asked_in_addition_and_steps_where_a_call_left_
     assert [(piece.memory) for piece in steps] == [180 * MB]
     assert plan.agent[-1].end_sec == plan.duration_sec == 4.0
     assert plan.peak == 180 * MB
+    assert plan.calls[0].left_behind == 30 * MB
 
 
 def test_the_agents_cpu_time_bends_within_flat_memory():

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of a replay, on a clock that the test turns."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +98,22 @@ def test_the_agent_takes_over_what_a_call_leaves_only_after_its_end():
     assert schedule.advance(9.5) == []
     schedule.piece_done(9.5)
     assert schedule.advance(9.5) == [FollowPiece(pieces[2])]
+
+
+def test_a_killed_call_leaves_nothing_behind_until_the_agent_would_have_given_it_back():
+    pieces = [Piece(0, 4, 100, 0), Piece(4, 4, 150, 0), Piece(4, 6, 160, 0), Piece(6, 8, 130, 0), Piece(8, 9, 90, 0)]
+    session = plan(replace(call("a", 1, 4), left_behind=50), pieces=pieces)
+    for killed, expected in ((True, [100, 100, 110, 110, 90]), (False, [100, 150, 160, 130, 90])):
+        schedule, held = Schedule(session, 1.0, 0.0), []
+        for tenth in range(200):
+            for action in schedule.advance(tenth / 10):
+                if isinstance(action, StartCall):
+                    schedule.call_ended("a", tenth / 10, killed=killed)
+                else:
+                    held.append(action.piece.memory)
+                    schedule.piece_done(tenth / 10)
+        assert held == expected
+        assert schedule.done
 
 
 def test_an_agent_that_is_slow_to_grow_makes_its_next_call_later():
