@@ -55,6 +55,8 @@ class Options:
     operators: str = "agentcg"
     """The group whose members are operators."""
     observe: bool = False
+    events: bool = False
+    """Hook BPF programs to the kernel's memory paths; without them control files tell the same, a little later."""
 
 
 async def serve(options: Options) -> None:
@@ -76,7 +78,7 @@ async def serve(options: Options) -> None:
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root))
-    events = kernel_events.start(registry, root)
+    events = kernel_events.start(registry, root) if options.events else None
     await adopt(registry)
 
     stop = asyncio.Event()

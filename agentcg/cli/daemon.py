@@ -22,6 +22,7 @@ __all__ = ["daemon"]
 @click.option("--memory-max", metavar="SIZE", help="What all sessions may use together, such as 6G.")
 @click.option("--operators", default="agentcg", show_default=True, help="The group whose members may do everything.")
 @click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
+@click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every event.")
 def daemon(
     socket: str,
@@ -31,6 +32,7 @@ def daemon(
     memory_max: str | None,
     operators: str,
     observe: bool,
+    events: bool,
     verbose: bool,
 ) -> None:
     """Make a cgroup for every tool call that asks for one, until stopped.
@@ -47,5 +49,6 @@ def daemon(
         memory_max=parse_size("--memory-max", memory_max) if memory_max else None,
         operators=operators,
         observe=observe,
+        events=events,
     )
     asyncio.run(serve(options))

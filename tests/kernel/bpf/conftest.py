@@ -87,7 +87,7 @@ def daemon(tmp_path, objects):
     def start():
         log = tmp_path / "log"
         command = [
-            *(shutil.which("agentcg"), "daemon", "--verbose", "--socket", str(tmp_path / "socket")),
+            *(shutil.which("agentcg"), "daemon", "--verbose", "--events", "--socket", str(tmp_path / "socket")),
             *("--history", str(tmp_path / "history"), "--root", str(root)),
         ]
         process = subprocess.Popen(command, stderr=log.open("wb"))
