@@ -62,7 +62,12 @@ def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF) -> list
     return [
         Rung("observe", "usage of every call, and warnings", True, [_mounted(mounts)]),
         Rung("cgroup", "limits, freeze and kill for every call", True, [_mounted(mounts), *_cgroup(mounts)]),
-        Rung("events", "with --events: who charges, stalls and is killed, in microseconds", True, _tracing(types, proc, libbpf)),
+        Rung(
+            "events",
+            "with --events: who charges, stalls and is killed, in microseconds",
+            True,
+            _tracing(types, proc, libbpf),
+        ),
         Rung("scheduler", "CPU time by class, and holds under memory pressure", False, _sched_ext(types, proc)),
         Rung("memcg-ops", "the memory controller's own decisions", False, [_memcg_ops(types)]),
     ]
