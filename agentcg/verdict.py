@@ -92,8 +92,8 @@ def advise(verdict: Verdict) -> str:
         case "oom_killed":
             used = f" while using {format_size(usage.memory_peak)}" if usage.memory_peak else ""
             return (
-                f"{name} was ended because its session ran out of memory{used}, not because of its own limit. "
-                "Run fewer calls at the same time, or ask for a larger session budget."
+                f"{name} was ended{used} because memory ran out above it, in its session or in what all sessions "
+                "share, not at its own limit. Run it again, with fewer calls at the same time."
             )
         case "timed_out":
             return (

@@ -96,7 +96,8 @@ def _read(record: dict[str, Any] | None, key: str, kind: type[_T]) -> _T | None:
 def oom_score_adj(protected: bool, priority: int | None) -> int:
     """Return what a call's processes set as their oom_score_adj.
 
-    An agent's own processes stay at 0, so that calls are chosen before agents, those of protected sessions last:
-    the value is thousandths of the memory in question (proc_pid_oom_score_adj(5)).
+    An agent's own processes stay at 0, so that calls are chosen before agents, those of protected sessions last. The
+    value counts as thousandths of the memory that ran out, on top of what a process holds (proc_pid_oom_score_adj(5)):
+    at 500 an agent that held more than half of it was chosen before any call.
     """
-    return 100 if protected else 700 - 4 * (50 if priority is None else priority)
+    return 700 if protected else 1000 - (50 if priority is None else priority) // 2

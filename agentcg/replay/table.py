@@ -39,8 +39,9 @@ def render(results: Sequence[ArmResult]) -> RenderableType:
 
 
 def _title(result: ArmResult) -> str:
-    pace = f"{result.speed:g} times their pace"
-    return f"{len(result.sessions)} sessions at {pace}, {format_size(result.memory_max)} for all"
+    number = len(result.sessions)
+    count = f"{number} session{'s' * (number > 1)}"
+    return f"{count} at {result.speed:g} times the recorded pace, {format_size(result.memory_max)} for all"
 
 
 def _name(session: SessionResult) -> str:

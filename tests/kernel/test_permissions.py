@@ -115,7 +115,7 @@ def test_others_are_moved_by_the_daemon_and_move_nobody_else(daemon: Any, tools:
             assert call._procs == -1
             ran = call.popen(stdout=subprocess.PIPE, text=True)
             out = ran.communicate(timeout=20)[0].split()
-            assert out == [f"0::/{daemon.name}/shared/{session.name}/calls/{call.name.split('/')[2]}", "500"]
+            assert out == [f"0::/{daemon.name}/shared/{session.name}/calls/{call.name.split('/')[2]}", "975"]
             assert call.end(exit_code=ran.returncode).outcome == "ok"
             options = ["--socket", daemon.socket, "--session", session.name]
             command = [launcher_path(), *options, "cat", "/proc/self/cgroup"]
