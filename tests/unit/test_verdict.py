@@ -70,8 +70,8 @@ def test_what_is_known_is_kept() -> None:
         (
             {"oom_kills": 1, "memory_peak": 300 << 20},
             {"signal": 9},
-            "`pytest -n 8` was ended while using 300 MiB because memory ran out above it, in its session or in what all "
-            "sessions share, not at its own limit. Run it again, with fewer calls at the same time.",
+            "`pytest -n 8` was ended while using 300 MiB because memory ran out above it, in its session or in what "
+            "all sessions share, not at its own limit. Run it again, with fewer calls at the same time.",
         ),
         (
             {},
