@@ -181,7 +181,7 @@ def test_an_agent_outlives_a_session_that_is_out_of_memory(daemon: Any, tools: A
             verdicts = [await call.end() for call in calls]
             ended = [verdict for verdict in verdicts if verdict.usage.oomKills]
             assert {verdict.outcome for verdict in ended} == {"oom_killed"}
-            assert "its session ran out of memory" in ended[0].advice
+            assert "memory ran out above it, in its session" in ended[0].advice
             await session.close()
             agent.wait(10)
 
