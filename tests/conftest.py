@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What can only run in a certain place is not collected elsewhere, rather than skipped: kernel tests run in the machine
-of `scripts/vm test`, and those on the public recordings where AGENTCG_TRACES names a copy."""
+of `scripts/vm test`, some of them only with systemd, and those on the public recordings where AGENTCG_TRACES names a
+copy."""
 
 import os
 
 collect_ignore = [] if os.environ.get("AGENTCG_VM") else ["kernel"]
+if not os.path.isdir("/run/systemd/system"):
+    collect_ignore.append("kernel/test_systemd.py")
 if not os.environ.get("AGENTCG_TRACES"):
     collect_ignore.append("unit/trace/test_data_set.py")
