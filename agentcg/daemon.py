@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import logging
 import os
 import resource
@@ -94,6 +95,7 @@ async def serve(options: Options) -> None:
         operators=options.operators,
     )
     log.info("listening on %s, policy %s, root %s", options.socket, policy.name, root.path)
+    gc.freeze()  # What is loaded by now stays: the collector need not look at it during a call.
     systemd.notify("READY=1")
     watchdog = asyncio.create_task(_watchdog())
     try:

@@ -89,8 +89,7 @@ def identify(sock: socket.socket, root_path: str, operators: str) -> Peer:
     if gone:
         raise ProcessLookupError(errno.ESRCH, f"process {credentials.pid} has ended")
     session, call = locate(cgroup, root_path)
-    groups = {credentials.gid, *sys.peer_groups(sock)}
-    operator = session is None and (credentials.uid in (0, os.geteuid()) or _gid(operators) in groups)
+    operator = session is None and (credentials.uid in (0, os.geteuid()) or _in_group(sock, credentials.gid, operators))
     return Peer(credentials.pid, credentials.uid, operator, session, call, Lease(credentials.pid))
 
 
@@ -100,11 +99,12 @@ def _ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _gid(group: str) -> int | None:
+def _in_group(sock: socket.socket, gid: int, group: str) -> bool:
     try:
-        return grp.getgrnam(group).gr_gid
+        wanted = grp.getgrnam(group).gr_gid
     except KeyError:
-        return None
+        return False
+    return wanted == gid or wanted in sys.peer_groups(sock)
 
 
 def locate(cgroup: str | None, root_path: str) -> tuple[SessionRef | None, CallRef | None]:

@@ -27,7 +27,6 @@ __all__ = ["BENCH"]
 
 MEMORY = 256 << 20
 TRUE = "/bin/true"
-GONE_SEC = 10.0
 SETTLE_SEC = 0.5
 """systemd and dockerd go on for a while after their client has ended."""
 
@@ -140,29 +139,13 @@ def _prepare_true(stage: Stage) -> Repetition:
     return lambda: _run(["true"])
 
 
-def _prepare_launcher(stage: Stage, rig: _Rig, *, in_session: bool) -> Repetition:
+def _prepare_launcher(stage: Stage, rig: _Rig) -> Repetition:
     argv = [launcher_path(), "true"]
     # Left to itself it would run the command without a call when something is wrong.
     environment = os.environ | {"AGENTCG_SOCKET": rig.client.path, "AGENTCG_WITHOUT_DAEMON": "fail"}
     environment.pop("AGENTCG_SESSION", None)
-    if in_session:
-        environment["AGENTCG_SESSION"] = rig.session.name
     _check(argv, environment)
-
-    def repeat() -> Mapping[str, float]:
-        metrics = _run(argv, environment)
-        _wait_for_sessions(rig.client)
-        return metrics
-
-    return repeat
-
-
-def _wait_for_sessions(client: Client) -> None:
-    """Wait until the session that the daemon made for one call is gone, so that no other arm pays for its end."""
-    deadline = time.monotonic() + GONE_SEC
-    while len(client.sessions()) > 1:
-        if time.monotonic() > deadline:
-            raise AgentcgError("the call's own session is still there")
+    return lambda: _run(argv, environment)
 
 
 def _prepare_systemd(stage: Stage) -> Repetition:
@@ -184,8 +167,7 @@ def _enforcing_arms() -> Sequence[Arm]:
         Arm("kernel", _prepare_kernel),
         Arm("daemon", _prepare_daemon),
         Arm("true", _prepare_true),
-        Arm("launcher", lambda stage: _prepare_launcher(stage, _enforcing(stage), in_session=False)),
-        Arm("launcher-in-session", lambda stage: _prepare_launcher(stage, _enforcing(stage), in_session=True)),
+        Arm("launcher", lambda stage: _prepare_launcher(stage, _enforcing(stage))),
         Arm("systemd-run", _prepare_systemd, settle_sec=SETTLE_SEC),
         Arm("docker-exec", _prepare_docker, settle_sec=SETTLE_SEC),
     )
@@ -194,8 +176,7 @@ def _enforcing_arms() -> Sequence[Arm]:
 def _host_arms() -> Sequence[Arm]:
     return (
         Arm("host-true", _prepare_true),
-        Arm("host-launcher", lambda stage: _prepare_launcher(stage, _observing(stage), in_session=False)),
-        Arm("host-launcher-in-session", lambda stage: _prepare_launcher(stage, _observing(stage), in_session=True)),
+        Arm("host-launcher", lambda stage: _prepare_launcher(stage, _observing(stage))),
     )
 
 
@@ -213,9 +194,7 @@ BENCH = Bench(
         Ratio("systemd_run_over_daemon", "systemd-run", "daemon", better="higher"),
         Ratio("docker_exec_over_daemon", "docker-exec", "daemon", better="higher"),
         Ratio("launcher_added_ms", "host-launcher", "host-true", goal=3.0, difference=True),
-        Ratio("launcher_in_session_added_ms", "host-launcher-in-session", "host-true", difference=True),
         Ratio("launcher_added_enforcing_ms", "launcher", "true", difference=True),
-        Ratio("launcher_in_session_added_enforcing_ms", "launcher-in-session", "true", difference=True),
     ),
     n=100,
 )
