@@ -28,7 +28,7 @@ from asyncvarlink import (
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.api.client import declare, default_socket, enter_call, explain_error, placer, unreachable
+from agentcg.api.client import BegunCall, declare, default_socket, explain_error, unreachable
 
 __all__ = ["AsyncCall", "AsyncClient", "AsyncSession", "aconnect"]
 
@@ -179,20 +179,12 @@ class AsyncSession:
         return await self.client.close_session(self.name)
 
 
-class AsyncCall:
+class AsyncCall(BegunCall):
     """A begun call; a context manager that ends it and then has its ``verdict``."""
 
     def __init__(self, client: AsyncClient, command: list[str], reply: dict[str, Any]) -> None:
+        super().__init__(client.path, command, reply)
         self._client = client
-        self._procs: int = -1 if reply["procs"] is None else reply["procs"]
-        self.command = command
-        self.name: str = reply["call"]
-        self.limits: types.Limits = reply["limits"]
-        self.notes: list[str] = reply["notes"]
-        self.environment: dict[str, str] = reply["environment"]
-        self.oom_score_adj: int = reply["oomScoreAdj"]
-        self.verdict: types.Verdict | None = None
-        self._status: int | None = None
 
     async def __aenter__(self) -> AsyncCall:
         return self
@@ -203,13 +195,7 @@ class AsyncCall:
 
     async def start(self, command: Sequence[str] | None = None, **options: Any) -> asyncio.subprocess.Process:
         """Start a process in the call; ``options`` are those of :func:`asyncio.create_subprocess_exec`."""
-        environment = dict(options.pop("env", None) or os.environ) | self.environment
-        return await asyncio.create_subprocess_exec(
-            *(command or self.command),
-            env=environment,
-            preexec_fn=placer(self._client.path, enter_call(self.name), self._procs, self.oom_score_adj),
-            **options,
-        )
+        return await asyncio.create_subprocess_exec(*(command or self.command), **self._start_options(options))
 
     async def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, negative for a signal."""
@@ -226,11 +212,7 @@ class AsyncCall:
 
     async def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
         """Report the end. Without arguments, the status that :meth:`run` saw."""
-        if exit_code is None and signal is None and self._status is not None:
-            exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
-        if self._procs >= 0:
-            os.close(self._procs)
-            self._procs = -1
+        exit_code, signal = self._leave(exit_code, signal)
         reply = await self._client.invoke(wire.CallInterface, "End", call=self.name, exitCode=exit_code, signal=signal)
         self.verdict = reply["verdict"]
         return reply["verdict"]  # type: ignore[no-any-return]

@@ -27,7 +27,17 @@ from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.errors import AgentcgError, InvalidInput
 
-__all__ = ["Call", "Client", "RemoteError", "Session", "connect", "default_socket", "enter_call", "enter_session"]
+__all__ = [
+    "BegunCall",
+    "Call",
+    "Client",
+    "RemoteError",
+    "Session",
+    "connect",
+    "default_socket",
+    "enter_call",
+    "enter_session",
+]
 __all__ += ["explain_error", "placer"]
 
 _METHOD_TIMEOUT_SEC = 30.0
@@ -288,11 +298,11 @@ class Session:
         return self.client.close_session(self.name)
 
 
-class Call:
-    """A begun call; a context manager that ends it and then has its ``verdict``."""
+class BegunCall:
+    """What a blocking and an asynchronous call have in common: what Begin answered, and what became of it."""
 
-    def __init__(self, client: Client, command: list[str], reply: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, path: str, command: list[str], reply: dict[str, Any]) -> None:
+        self._path = path
         self._procs: int = -1 if reply["procs"] is None else reply["procs"]
         self.command = command
         self.name: str = reply["call"]
@@ -303,6 +313,29 @@ class Call:
         self.verdict: types.Verdict | None = None
         self._status: int | None = None
 
+    def _start_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return ``options`` for starting a process, with those that put it into the call."""
+        environment = dict(options.pop("env", None) or os.environ) | self.environment
+        place = placer(self._path, enter_call(self.name), self._procs, self.oom_score_adj)
+        return options | {"env": environment, "preexec_fn": place}
+
+    def _leave(self, exit_code: int | None, signal: int | None) -> tuple[int | None, int | None]:
+        """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""
+        if exit_code is None and signal is None and self._status is not None:
+            exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
+        if self._procs >= 0:
+            os.close(self._procs)
+            self._procs = -1
+        return exit_code, signal
+
+
+class Call(BegunCall):
+    """A begun call; a context manager that ends it and then has its ``verdict``."""
+
+    def __init__(self, client: Client, command: list[str], reply: dict[str, Any]) -> None:
+        super().__init__(client.path, command, reply)
+        self._client = client
+
     def __enter__(self) -> Call:
         return self
 
@@ -312,14 +345,7 @@ class Call:
 
     def popen(self, command: Sequence[str] | None = None, **options: Any) -> subprocess.Popen[Any]:
         """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`."""
-        environment = dict(options.pop("env", None) or os.environ) | self.environment
-        place = placer(self._client.path, enter_call(self.name), self._procs, self.oom_score_adj)
-        return subprocess.Popen(
-            command or self.command,
-            env=environment,
-            preexec_fn=place,
-            **options,
-        )
+        return subprocess.Popen(command or self.command, **self._start_options(options))
 
     def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, as :attr:`subprocess.Popen.returncode`."""
@@ -337,11 +363,7 @@ class Call:
 
     def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
         """Report the end. Without arguments, the status that :meth:`run` saw."""
-        if exit_code is None and signal is None and self._status is not None:
-            exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
-        if self._procs >= 0:
-            os.close(self._procs)
-            self._procs = -1
+        exit_code, signal = self._leave(exit_code, signal)
         self.verdict = self._client.end(self.name, exit_code=exit_code, signal=signal)
         return self.verdict
 
