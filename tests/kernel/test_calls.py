@@ -22,6 +22,7 @@ MIB = 1 << 20
 
 def launch(daemon: Any, *command: str, session: str | None = None, **intent: Any) -> list[str]:
     options = ["--session", session] if session else []
+    options += ["--timeout", "120"]  # Many at once on a slow machine: what is asked here is whether they are served.
     return [
         *(launcher_path(), "--socket", daemon.socket, "--verdict", "json", "--without-daemon", "fail"),
         *("--intent", json.dumps(intent), *options, "--", *command),
