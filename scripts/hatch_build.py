@@ -27,6 +27,7 @@ class NativeBuildHook(BuildHookInterface[BuilderConfig]):
         sys.path.insert(0, self.root)
         try:
             from agentcg import launcher
+            from agentcg.control import guard
             from agentcg.errors import Unsupported
             from agentcg.kernel import build_bpf
             from agentcg.replay import load
@@ -38,7 +39,7 @@ class NativeBuildHook(BuildHookInterface[BuilderConfig]):
         except Unsupported as error:
             self.app.display_warning(f"the BPF programs are left out: {error}")
         try:
-            programs = [program.build(package / "bin") for program in (launcher, load)]
+            programs = [program.build(package / "bin") for program in (launcher, load, guard)]
         except Unsupported as error:
             self.app.display_warning(f"the C programs are left out: {error}")
             return

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dead-man's switch: ``agentcg-guard`` thaws what the daemon has frozen if the daemon dies or falls silent.
+
+The program's own header says what it does and its limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from agentcg.errors import Unsupported
+from agentcg.native import BIN, compile_program, is_program
+
+__all__ = ["NAME", "SILENCE_SEC", "Guard", "build", "guard_path"]
+
+log = logging.getLogger(__name__)
+
+NAME = "agentcg-guard"
+
+SILENCE_SEC = 1.0
+"""How long the daemon may be silent while something is frozen. It has to beat several times in that."""
+
+_SOURCE = Path(__file__).resolve().parent / "guard.c"
+_FROZEN, _THAWED = b"f", b"t"
+
+
+def guard_path() -> str:
+    """Return the absolute path of ``agentcg-guard``: the package's own, or one on PATH.
+
+    :raises Unsupported: if there is none
+    """
+    own = BIN / NAME
+    if is_program(own):
+        return str(own)
+    found = shutil.which(NAME)
+    if found:
+        return os.path.abspath(found)
+    raise Unsupported(
+        f"{NAME} is neither in {own.parent} nor on PATH",
+        hint="install a C compiler (Debian: apt install gcc libc6-dev) and then agentcg again",
+    )
+
+
+def build(target_dir: str | os.PathLike[str] = BIN) -> Path:
+    """Compile ``agentcg-guard`` into ``target_dir`` and return its path: see :func:`agentcg.native.compile_program`."""
+    return compile_program(NAME, [_SOURCE], target_dir)
+
+
+class Guard:
+    """One guard process. It lives in the cgroup of whoever starts it, until :meth:`close`. Nothing here blocks.
+
+    :param root_fd: the directory of the root cgroup; only what is below it is ever thawed
+    :param on_thawed: called with the number of cgroups that were thawed while this process was silent: what it
+        believes to be frozen is not
+    :param on_ended: called with the reason if the guard has ended by itself. Nobody guards any more: thaw everything,
+        and start another guard before anything is frozen again
+    """
+
+    def __init__(
+        self,
+        root_fd: int,
+        *,
+        on_thawed: Callable[[int], None] = lambda count: None,
+        on_ended: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._root_fd, self._on_thawed, self._on_ended = root_fd, on_thawed, on_ended
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = self._input = self._output = -1
+        self._armed = False
+
+    @property
+    def pid(self) -> int | None:
+        """The guard's process id, None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def start(self) -> None:
+        """Start it, on the running event loop. What a daemon before this one left frozen is not its business.
+
+        :raises Unsupported: if the program is missing or cannot be run; then nothing must be frozen
+        """
+        program = guard_path()
+        # Opened anew: the daemon's lock on the root belongs to its own open file, and would live on in this process.
+        root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
+        (their_input, self._input), (self._output, their_output) = os.pipe(), os.pipe()
+        try:
+            process = subprocess.Popen(
+                [program, str(root)],
+                stdin=their_input,
+                stdout=their_output,
+                pass_fds=(root,),
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._close_pipes()
+            raise Unsupported(f"{program} cannot be run: {error}", hint="install agentcg again") from error
+        finally:
+            for fd in (root, their_input, their_output):
+                os.close(fd)
+        for fd in (self._input, self._output):
+            os.set_blocking(fd, False)
+        self._process, self._pidfd = process, os.pidfd_open(process.pid)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._output, self._told)
+        loop.add_reader(self._pidfd, self._ended)
+
+    def arm(self, frozen: bool) -> None:
+        """Say whether anything is frozen. Say so before the first freeze, and not before the last thaw is done."""
+        if frozen or self._armed:
+            self._armed = frozen
+            self._send(_FROZEN if frozen else _THAWED)
+
+    def beat(self) -> None:
+        """Show that this process is alive: several times in :data:`SILENCE_SEC` while something is frozen."""
+        if self._armed:
+            self._send(_FROZEN)
+
+    def close(self) -> None:
+        """Let it go. It thaws what is still frozen, and ends. Safe to call twice."""
+        process, self._process = self._process, None
+        self._armed = False
+        if process is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._output)
+        self._close_pipes()
+        self._reap_later(process)
+
+    def _close_pipes(self) -> None:
+        os.close(self._input)
+        os.close(self._output)
+        self._input = self._output = -1
+
+    def _reap_later(self, process: subprocess.Popen[bytes]) -> None:
+        pidfd, self._pidfd = self._pidfd, -1
+        loop = asyncio.get_running_loop()
+
+        def reap() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            process.wait()  # It has ended: this does not wait.
+
+        loop.add_reader(pidfd, reap)
+
+    def _send(self, message: bytes) -> None:
+        if self._process is None:
+            return
+        try:
+            os.write(self._input, message)
+        except BrokenPipeError:
+            pass  # It has ended, and the loop is about to say so.
+        except BlockingIOError:
+            self._process.kill()  # Thousands of messages are waiting: it hangs, and would not thaw either.
+
+    def _told(self) -> None:
+        try:
+            lines = os.read(self._output, 4096).split()
+        except BlockingIOError:
+            return
+        if not lines:
+            asyncio.get_running_loop().remove_reader(self._output)
+        for line in lines:
+            log.warning("the guard thawed %s cgroups: this process was silent for %g s", line.decode(), SILENCE_SEC)
+            self._on_thawed(int(line))
+
+    def _ended(self) -> None:
+        status = self._process.wait() if self._process is not None else 0  # It has ended: this does not wait.
+        reason = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
+        self.close()
+        log.error("%s is gone: %s", NAME, reason)
+        self._on_ended(reason)
