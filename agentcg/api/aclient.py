@@ -195,7 +195,8 @@ class AsyncCall(BegunCall):
 
     async def start(self, command: Sequence[str] | None = None, **options: Any) -> asyncio.subprocess.Process:
         """Start a process in the call; ``options`` are those of :func:`asyncio.create_subprocess_exec`."""
-        return await asyncio.create_subprocess_exec(*(command or self.command), **self._start_options(options))
+        joining, options = self._start(command, options)
+        return await asyncio.create_subprocess_exec(*joining, **options)
 
     async def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, negative for a signal."""

@@ -13,8 +13,10 @@ Blocking, on one connection, for one thread at a time. :mod:`agentcg.api.aclient
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +27,8 @@ from asyncvarlink.conversion import ConversionError, FileDescriptorVarlinkType
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.errors import AgentcgError, InvalidInput, Unsupported
+from agentcg.launcher import launcher_path
 
 __all__ = [
     "BegunCall",
@@ -107,6 +110,27 @@ def enter_call(name: str) -> dict[str, Any]:
 def enter_session(name: str) -> dict[str, Any]:
     """Return the request by which a process moves itself into a session, outside its calls."""
     return {"method": "dev.agentcg.Sessions.Enter", "parameters": {"session": name}}
+
+
+_SPECIAL = frozenset(("executable", "preexec_fn", "shell"))
+"""Options of a process that say themselves what is to be executed, or what comes before."""
+
+
+def _launcher() -> str | None:
+    try:
+        return launcher_path()
+    except Unsupported:
+        return None
+
+
+def _require_program(name: str, options: Mapping[str, Any]) -> None:
+    """:raises FileNotFoundError: if ``name`` is not there to be executed with ``options``"""
+    if os.path.dirname(name):
+        found = os.path.exists(os.path.join(options.get("cwd") or "", name))
+    else:
+        found = shutil.which(name, path=options["env"].get("PATH")) is not None
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def declare(intent: Mapping[str, Any]) -> types.Intent | None:
@@ -313,11 +337,26 @@ class BegunCall:
         self.verdict: types.Verdict | None = None
         self._status: int | None = None
 
-    def _start_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return ``options`` for starting a process, with those that put it into the call."""
-        environment = dict(options.pop("env", None) or os.environ) | self.environment
-        place = placer(self._path, enter_call(self.name), self._procs, self.oom_score_adj)
-        return options | {"env": environment, "preexec_fn": place}
+    def _start(self, command: Sequence[str] | None, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+        """Return what to execute to run ``command`` in the call, and with which options.
+
+        A call may be held or frozen, and whoever enters it then waits. So it is best entered by a small program of its
+        own: a fork of ours would wait before its exec, and :class:`subprocess.Popen` for that.
+
+        :raises FileNotFoundError: if there is no such command
+        """
+        command = list(command or self.command)
+        options = options | {"env": dict(options.get("env") or os.environ) | self.environment}
+        launcher = None if _SPECIAL & options.keys() else _launcher()
+        if launcher is None:
+            place = placer(self._path, enter_call(self.name), self._procs, self.oom_score_adj)
+            return command, options | {"preexec_fn": place}
+        _require_program(command[0], options)
+        joining = [launcher, "--socket", self._path, "--join", self.name, "--oom-score-adj", str(self.oom_score_adj)]
+        if self._procs >= 0:
+            joining += ["--procs", str(self._procs)]
+            options["pass_fds"] = (*options.get("pass_fds", ()), self._procs)
+        return [*joining, "--", *command], options
 
     def _leave(self, exit_code: int | None, signal: int | None) -> tuple[int | None, int | None]:
         """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""
@@ -345,7 +384,8 @@ class Call(BegunCall):
 
     def popen(self, command: Sequence[str] | None = None, **options: Any) -> subprocess.Popen[Any]:
         """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`."""
-        return subprocess.Popen(command or self.command, **self._start_options(options))
+        joining, options = self._start(command, options)
+        return subprocess.Popen(joining, **options)
 
     def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, as :attr:`subprocess.Popen.returncode`."""

@@ -5,6 +5,8 @@
  * It asks the daemon for a cgroup (dev.agentcg.Calls.Begin), forks, lets the child place itself by the descriptor that
  * came with the answer and execute the command, waits outside the cgroup, and reports the end (End), which brings the
  * verdict. The connection is the call's lease: if this process is killed, the daemon ends the call.
+ *
+ * With --join it does the child's part alone.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -276,6 +278,27 @@ static int run_managed(int socket)
 	process_end_like(process.status);
 }
 
+/*
+ * For a runtime that begins and ends the call itself: a call may be held or frozen, and whoever enters it then waits.
+ * This program does, not the runtime's own fork, for whose exec the runtime waits in turn.
+ */
+static int join(void)
+{
+	int error;
+
+	strcpy(call, "\"");
+	strcat(call, options.join);
+	strcat(call, "\"");
+	entry.procs = options.procs;
+	entry.oom_score_adj = options.oom_score_adj;
+	error = process_enter(&entry);
+	if (error) {
+		say("the cgroup of call ", options.join, " cannot be entered (", error_text(error), ")", NULL);
+		return EXIT_REFUSED;
+	}
+	return process_execute(options.command);
+}
+
 int main(int argc, char **argv)
 {
 	enum varlink_result result;
@@ -285,6 +308,8 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	options_read(&options, argv);
+	if (options.join)
+		return join();
 	deadline = now_msec() + options.timeout_msec;
 	message_begin(&request, &options);
 	if (request.full) {

@@ -26,6 +26,9 @@ static const char usage[] =
 	"  --verdict-fd N               where --verdict json writes [2]; COMMAND does not inherit it above 2\n"
 	"  --timeout SECONDS            how long the daemon may take to answer, 0.001 to 3600 [10]\n"
 	"  --quiet                      no warnings and no advice\n"
+	"  --join CALL                  become COMMAND in a call that somebody else has begun, and will end\n"
+	"  --procs FD                   with --join: go in by this descriptor of its cgroup.procs\n"
+	"  --oom-score-adj N            with --join: as Begin said\n"
 	"  --help                       this text\n"
 	"\n"
 	"The exit status is that of COMMAND, and a signal that ended it ends agentcg-exec too. 125: refused, the line on\n"
@@ -111,6 +114,34 @@ static const char *variable(const char *name)
 	return value && *value ? value : NULL;
 }
 
+static bool is_name(const char *text)
+{
+	return *text && !text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-/")];
+}
+
+static void read_join(struct options *options, const char *place, const char *value)
+{
+	if (!is_name(value) || strlen(value) > 256)
+		refuse(place, value, "is not a call (write TENANT/SESSION/CALL, as Begin said)");
+	options->join = value;
+}
+
+static void read_procs(struct options *options, const char *place, const char *value)
+{
+	if (!json_integer((struct json){value, value + strlen(value)}, &options->procs) || options->procs < 0 ||
+	    fcntl(options->procs, F_SETFD, FD_CLOEXEC))
+		refuse(place, value, "is not an open file descriptor (write its number)");
+}
+
+static void read_oom_score_adj(struct options *options, const char *place, const char *value)
+{
+	int number;
+
+	if (!json_integer((struct json){value, value + strlen(value)}, &number) || number < -1000 || number > 1000)
+		refuse(place, value, "is not between -1000 and 1000");
+	options->oom_score_adj = value;
+}
+
 static void read_environment(struct options *options)
 {
 	const char *value = variable("AGENTCG_SOCKET");
@@ -148,13 +179,25 @@ static void take(struct options *options, const char *name, const char *value)
 		read_verdict_fd(options, name, value);
 	else if (!strcmp(name, "--timeout"))
 		read_timeout(options, name, value);
+	else if (!strcmp(name, "--join"))
+		read_join(options, name, value);
+	else if (!strcmp(name, "--procs"))
+		read_procs(options, name, value);
+	else if (!strcmp(name, "--oom-score-adj"))
+		read_oom_score_adj(options, name, value);
 	else
 		refuse(name, NULL, "there is no such option (see agentcg-exec --help)");
 }
 
 void options_read(struct options *options, char **argv)
 {
-	*options = (struct options){.run_without_daemon = true, .verdict_fd = 2, .timeout_msec = 10000};
+	*options = (struct options){
+		.run_without_daemon = true,
+		.verdict_fd = 2,
+		.timeout_msec = 10000,
+		.procs = -1,
+		.oom_score_adj = "",
+	};
 	read_environment(options);
 	/* An argument list may lack even the program's own name. */
 	if (*argv)
@@ -190,5 +233,7 @@ void options_read(struct options *options, char **argv)
 	}
 	if (!*argv)
 		refuse("COMMAND", NULL, "is missing (see agentcg-exec --help)");
+	if (!options->join && (options->procs >= 0 || *options->oom_score_adj))
+		refuse("--procs, --oom-score-adj", NULL, "go with --join");
 	options->command = argv;
 }

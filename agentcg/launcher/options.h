@@ -23,6 +23,9 @@ struct options {
 	int verdict_fd;
 	bool quiet;
 	int64_t timeout_msec;
+	const char *join; /* a call that has begun; NULL to begin one */
+	int procs;        /* with join: its cgroup.procs; -1 to ask the daemon */
+	const char *oom_score_adj; /* with join; empty to leave it */
 	char **command;
 };
 

@@ -49,15 +49,23 @@ static void set_oom_score_adj(const char *value)
 	}
 }
 
+int process_enter(const struct place *place)
+{
+	int error = place->procs >= 0 ? enter(place->procs) : place->ask();
+
+	if (!error)
+		set_oom_score_adj(place->oom_score_adj);
+	return error;
+}
+
 static _Noreturn void be_the_child(const struct process *process, int *entry_error, char **command,
 				   const struct place *place, int socket)
 {
 	/* A child held here, frozen, must not keep the connection open when we are killed: it is the call's lease. */
 	close(socket);
-	*entry_error = place->procs >= 0 ? enter(place->procs) : place->ask();
+	*entry_error = process_enter(place);
 	if (*entry_error)
 		_exit(125);
-	set_oom_score_adj(place->oom_score_adj);
 	environ = place->environment;
 	process_restore(process);
 	_exit(process_execute(command));

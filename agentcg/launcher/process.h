@@ -28,6 +28,9 @@ struct place {
 	char **environment;
 };
 
+/* Move this process into the cgroup, where it may have to wait. Returns 0 or an error number. */
+int process_enter(const struct place *place);
+
 /*
  * Fork, enter the cgroup, execute. Returns 0 or an error number, and then there is no child. The child leaves `socket`
  * before it enters. It exits with 126 or 127 when the command cannot be executed.
