@@ -10,19 +10,23 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentcg.cgroup import files
 from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
 from agentcg.cgroup.node import Inner
+from agentcg.control.guard import guard_path
 from agentcg.errors import Unsupported
-from agentcg.kernel import mem
-from agentcg.kernel.libbpf import LIBBPF, TRACING, require
+from agentcg.kernel import mem, memcg_ops, sched
+from agentcg.kernel.libbpf import LIBBPF, STRUCT_OPS, TRACING, require
+from agentcg.kernel.oomd import HOOKS, hook_timeout, systemd_runs
 
 __all__ = ["Check", "Rung", "probe"]
 
 _BTF = "/sys/kernel/btf/vmlinux"
+_SCHED_EXT = "/sys/kernel/sched_ext"
+
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _TRIAL = f"agentcg-doctor-{os.getpid()}"
 
@@ -55,20 +59,30 @@ class Rung:
         return all(check.holds for check in self.checks if check.needed)
 
 
-def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF) -> list[Rung]:
+def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF, sched_ext: str = _SCHED_EXT) -> list[Rung]:
     """Return the ladder as found here. A cgroup is made and removed for the trial where that is allowed."""
     mounts = find_mounts(Path(proc, "self/mountinfo").read_text())
     types = _BtfNames(btf)
     return [
         Rung("observe", "usage of every call, and warnings", True, [_mounted(mounts)]),
-        Rung("cgroup", "limits, freeze and kill for every call", True, [_mounted(mounts), *_cgroup(mounts)]),
+        Rung(
+            "cgroup",
+            "limits, freeze and kill for every call",
+            True,
+            [_mounted(mounts), *_cgroup(mounts), _guard(), _prekill()],
+        ),
         Rung(
             "events",
             "with --events: who charges, stalls and is killed, in microseconds",
             True,
             _tracing(types, proc, libbpf),
         ),
-        Rung("scheduler", "CPU time by class, and holds under memory pressure", False, _sched_ext(types, proc)),
+        Rung(
+            "scheduler",
+            "with --scheduler: CPU time by class, and holds under memory pressure",
+            True,
+            _scheduler(types, proc, libbpf, sched_ext),
+        ),
         Rung("memcg-ops", "the memory controller's own decisions", False, [_memcg_ops(types)]),
     ]
 
@@ -134,29 +148,79 @@ def _tracing(types: _BtfNames, proc: str, libbpf: str) -> list[Check]:
     ]
 
 
-def _try(name: str, attempt: Callable[[], str]) -> Check:
+def _try(name: str, attempt: Callable[[], str], *, needed: bool = True) -> Check:
     try:
-        return Check(name, True, attempt())
+        return Check(name, True, attempt(), needed=needed)
     except Unsupported as error:
-        return Check(name, False, error.message, error.hint)
+        return Check(name, False, error.message, error.hint, needed)
 
 
-def _sched_ext(types: _BtfNames, proc: str) -> list[Check]:
-    there = types.has("sched_ext_ops") and os.path.isdir("/sys/kernel/sched_ext")
+def _guard() -> Check:
+    found = _try("guard", guard_path, needed=False)
+    return found if found.holds else replace(found, found=f"{found.found}: nothing is frozen without it")
+
+
+def _prekill() -> Check:
+    name = "systemd-oomd tells first"
+    if not systemd_runs():
+        return Check(name, False, "systemd does not run here", needed=False)
+    where = next(path for path in (HOOKS, os.path.dirname(HOOKS), "/") if os.path.isdir(path))
+    if not os.access(where, os.W_OK):
+        return Check(name, False, f"may not write to {where}", "run as root", needed=False)
+    timeout = hook_timeout()
+    if timeout is None:
+        fix = "with systemd 260 or later, set PrekillHookTimeoutSec=2s in /etc/systemd/oomd.conf"
+        return Check(name, False, "it is not set up to", fix, needed=False)
+    return Check(name, True, f"in {HOOKS}, and waits for {timeout}", needed=False)
+
+
+def _scheduler(types: _BtfNames, proc: str, libbpf: str, directory: str) -> list[Check]:
+    there = types.has("sched_ext_ops") and os.path.isdir(directory)
     fix = "" if there else "a kernel with CONFIG_SCHED_CLASS_EXT: Debian has one in backports, Ubuntu since 24.10"
-    checks = [_btf(types), _capability(proc), Check("sched_ext", there, "built in" if there else "not built in", fix)]
-    if there:
-        state = Path("/sys/kernel/sched_ext/state").read_text().strip()
-        busy = state not in ("disabled", "")
-        fix = "stop the other BPF scheduler first" if busy else ""
-        checks.append(Check("no other BPF scheduler", not busy, state, fix))
-    return checks
+    return [
+        _btf(types),
+        _capability(proc),
+        Check("sched_ext", there, "built in" if there else "not built in", fix),
+        *([_no_other(directory), _policy()] if there else []),
+        _try("libbpf", lambda: require(STRUCT_OPS, "struct_ops", name=libbpf)),
+        _try("BPF programs", lambda: sched.check_object().name),
+    ]
+
+
+def _no_other(directory: str) -> Check:
+    state, running = (_line(directory, name) for name in ("state", "root/ops"))
+    free = state in ("disabled", "") or running.startswith("agentcg")
+    fix = "" if free else "stop the other BPF scheduler first"
+    return Check("no other BPF scheduler", free, f"{state}: {running}" if running else state, fix)
+
+
+def _line(directory: str, name: str) -> str:
+    try:
+        return Path(directory, name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _policy() -> Check:
+    # For this thread and a moment; a task of that policy without a BPF scheduler is the fair scheduler's.
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, sched.SCHED_EXT, os.sched_param(0))
+        os.sched_setscheduler(0, *before)
+    except OSError as error:
+        fix = "let the container use sched_setscheduler(2): docker run --cap-add=SYS_NICE"
+        return Check("SCHED_EXT policy", False, error.strerror or str(error), fix)
+    return Check("SCHED_EXT policy", True, "allowed")
 
 
 def _memcg_ops(types: _BtfNames) -> Check:
-    there = types.has("memcg_bpf_ops")
-    fix = "" if there else "no released kernel has it yet: it is an RFC on the linux-mm list"
-    return Check("memcg_bpf_ops", there, "in BTF" if there else "not in BTF", fix)
+    name = memcg_ops.STRUCTURE
+    if not types.has(name):
+        return Check(name, False, "not in BTF", "no released kernel has it yet: it is an RFC on the linux-mm list")
+    missing = [member for member in memcg_ops.MEMBERS if not types.has(member)]
+    if missing:
+        return Check(name, False, f"in BTF, without {', '.join(missing)}", "it is of another version of the RFC")
+    return Check(name, True, "in BTF")
 
 
 def _btf(types: _BtfNames) -> Check:

@@ -57,11 +57,35 @@ struct mem_cgroup {
 	struct page_counter memory;
 };
 
+struct cpumask;
+
+struct signal_struct {
+	unsigned int flags;
+};
+
+struct sched_entity {
+	__u64 sum_exec_runtime;
+};
+
+/* Since v6.12, where CONFIG_SCHED_CLASS_EXT is set. */
+struct sched_ext_entity {
+	__u32 flags;
+	__u64 slice;
+	__u64 dsq_vtime;
+};
+
 struct task_struct {
+	unsigned int flags;
+	unsigned int policy;
+	int pid;
 	int tgid;
 	unsigned int in_memstall : 1;
 	unsigned int memcg_nr_pages_over_high;
+	const struct cpumask *cpus_ptr;
 	struct css_set *cgroups;
+	struct signal_struct *signal;
+	struct sched_entity se;
+	struct sched_ext_entity scx;
 };
 
 #pragma clang attribute pop

@@ -10,11 +10,12 @@ from typing import Any
 __all__ = ["Btf"]
 
 # linux/btf.h
-_ENUM, _FUNC, _STRUCT, _DATASEC = 6, 12, 4, 15
+_ENUM, _ENUM64, _FUNC, _STRUCT, _DATASEC = 6, 19, 12, 4, 15
 _TYPE = struct.Struct("<III")  # name_off, info, size or type
 _MEMBER = struct.Struct("<III")  # name_off, type, offset in bits
 _VARIABLE = struct.Struct("<III")  # type, offset, size
 _VALUE = struct.Struct("<Ii")  # name_off, value
+_VALUE64 = struct.Struct("<Iq")  # name_off, value: its halves, lower one first, but not aligned
 
 
 class Btf:
@@ -55,7 +56,11 @@ class Btf:
 
     def enumeration(self, name: str) -> dict[str, int]:
         """Return the names and values of an enum."""
-        return {self._name(at): value for at, value in self._entries(name, _ENUM, _VALUE)}
+        try:
+            entries = self._entries(name, _ENUM, _VALUE)
+        except KeyError:
+            entries = self._entries(name, _ENUM64, _VALUE64)
+        return {self._name(at): value for at, value in entries}
 
     def _find(self, name: str, kind: int) -> int:
         found = int(self._calls.btf__find_by_name_kind(self._pointer, name.encode(), kind))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, cast
 
 from agentcg.errors import Unsupported
@@ -23,6 +23,7 @@ __all__ += ["kernel_btf", "library", "require"]
 V = TypeVar("V")
 
 # linux/bpf.h
+_ANY, _NOEXIST = 0, 1  # BPF_ANY, BPF_NOEXIST
 _PER_CPU = (5, 6, 10)  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
 _NO_VALUES = (26, 27)  # BPF_MAP_TYPE_STRUCT_OPS, _RINGBUF
 
@@ -124,8 +125,21 @@ class Map(Generic[V]):
 
     def set(self, key: int, value: V) -> None:
         """Set the value of a key, on every CPU."""
+        self._update(key, value, _ANY)
+
+    def add(self, key: int, value: V) -> bool:
+        """Set the value of a key that is not there yet. False if it is."""
+        try:
+            self._update(key, value, _NOEXIST)
+        except BpfError as error:
+            if error.errno != errno.EEXIST:
+                raise
+            return False
+        return True
+
+    def _update(self, key: int, value: V, flags: int) -> None:
         data = bytes(cast("Any", value)).ljust(self._stride, b"\0") * self._cpus
-        self._call("writing", "bpf_map_update_elem", key, ctypes.create_string_buffer(data, len(data)), 0)
+        self._call("writing", "bpf_map_update_elem", key, ctypes.create_string_buffer(data, len(data)), flags)
 
     def delete(self, key: int) -> bool:
         """Remove a key. False if there was none."""
@@ -201,6 +215,18 @@ class Object:
         while found:
             yield found
             found = following(self._pointer, found)
+
+    def check_structures(self, structures: Mapping[str, type[ctypes.Structure]]) -> None:
+        """Compare the sizes of its structures with ours. :raises Unsupported: naming those that differ"""
+        try:
+            differ = [name for name, ours in structures.items() if self.btf.size(name) != ctypes.sizeof(ours)]
+        except KeyError as error:
+            differ = [str(error.args[0])]
+        if differ:
+            raise Unsupported(
+                f"{self.name} is not of this version of agentcg: {', '.join(differ)}",
+                hint="build it again: python -m agentcg.kernel.build_bpf",
+            )
 
     def rodata(self, offset: int, size: int) -> bytes:
         """Return read-only data as it was compiled or set."""

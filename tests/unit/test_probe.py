@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from agentcg import probe as module
+from agentcg.control import guard
+from agentcg.kernel import oomd
 from agentcg.probe import probe
 
 UNIFIED = "30 23 0:26 / {} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -21,7 +24,8 @@ def host(tmp_path):
         (tmp_path / "cgroup/cgroup.controllers").write_text(controllers)
         if btf is not None:
             (tmp_path / "btf").write_bytes(btf)
-        found = probe(proc=str(tmp_path / "proc"), btf=str(tmp_path / "btf"), libbpf=libbpf)
+        paths = {name: str(tmp_path / name) for name in ("proc", "btf", "sched_ext")}
+        found = probe(**paths, libbpf=libbpf)
         return {rung.name: rung for rung in found}
 
     return make
@@ -68,7 +72,11 @@ def test_rungs_of_bpf_come_from_the_types_of_the_kernel_and_the_rights_of_the_pr
     assert found["memory hooks"].found == "no reclaim, stall, oom kill"
     assert not with_bpf["scheduler"].holds
     assert not with_bpf["memcg-ops"].holds
-    assert host(mounts=UNIFIED, btf=b"\0memcg_bpf_ops\0", capabilities=1 << 21)["memcg-ops"].holds
+    members = b"\0memcg_bpf_ops\0below_low\0"
+    assert host(mounts=UNIFIED, btf=members + b"get_high_delay_ms\0", capabilities=1 << 21)["memcg-ops"].holds
+    other = host(mounts=UNIFIED, btf=members, capabilities=1 << 21)["memcg-ops"]
+    assert not other.holds
+    assert other.checks[0].found == "in BTF, without get_high_delay_ms"
 
 
 def test_without_libbpf_no_events_come_from_the_kernel_and_the_fix_is_named(host):
@@ -85,3 +93,105 @@ def test_a_name_that_is_only_part_of_another_does_not_count(host):
 def test_a_kernel_without_type_information_says_so(host):
     ladder = host(mounts=UNIFIED, capabilities=1 << 21)
     assert "CONFIG_DEBUG_INFO_BTF" in checks(ladder["events"])["BTF"].fix
+
+
+@pytest.fixture
+def sched_ext(host, tmp_path, monkeypatch):
+    """A host whose kernel has sched_ext, in a state that the test says; ``policies`` are those that were tried."""
+    (tmp_path / "sched_ext/root").mkdir(parents=True)
+    policies = []
+
+    def make(state, ops=None):
+        (tmp_path / "sched_ext/state").write_text(f"{state}\n")
+        if ops is not None:
+            (tmp_path / "sched_ext/root/ops").write_text(f"{ops}\n")
+        return checks(host(mounts=UNIFIED, btf=b"\0sched_ext_ops\0", capabilities=1 << 21)["scheduler"])
+
+    monkeypatch.setattr("os.sched_setscheduler", lambda pid, policy, param: policies.append(policy))
+    make.policies = policies
+    return make
+
+
+def test_everything_that_the_scheduler_needs_is_looked_at(sched_ext):
+    found = sched_ext("disabled")
+    assert [name for name, check in found.items() if check.holds] == [
+        *("BTF", "CAP_BPF", "sched_ext", "no other BPF scheduler", "SCHED_EXT policy"),
+        *(["BPF programs"] if found["BPF programs"].holds else []),
+    ]
+    assert "libbpf1" in found["libbpf"].fix
+    assert all(check.needed and (check.holds or check.fix) for check in found.values())
+    assert sched_ext.policies == [7, 0]
+
+
+def test_another_scheduler_is_named_and_our_own_is_none(sched_ext):
+    other = sched_ext("enabled", "rusty_1.0")["no other BPF scheduler"]
+    assert not other.holds
+    assert other.found == "enabled: rusty_1.0"
+    assert "stop the other BPF scheduler" in other.fix
+    assert sched_ext("enabled", "agentcg")["no other BPF scheduler"].holds
+
+
+def test_a_container_that_may_not_change_its_policy_is_told(sched_ext, monkeypatch):
+    def refuse(pid, policy, param):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.sched_setscheduler", refuse)
+    found = sched_ext("disabled")["SCHED_EXT policy"]
+    assert not found.holds
+    assert found.found == "Operation not permitted"
+    assert "SYS_NICE" in found.fix
+
+
+def test_a_kernel_without_sched_ext_is_not_asked_further(host):
+    found = checks(host(mounts=UNIFIED, btf=b"\0sched_ext_ops\0", capabilities=1 << 21)["scheduler"])
+    assert "CONFIG_SCHED_CLASS_EXT" in found["sched_ext"].fix
+    assert "SCHED_EXT policy" not in found
+
+
+def test_what_is_missing_but_not_needed_does_not_take_the_rung_away(host, monkeypatch, tmp_path):
+    monkeypatch.setattr(guard, "BIN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(module, "systemd_runs", lambda: False)
+    found = checks(host(mounts=UNIFIED)["cgroup"])
+    assert found["guard"].found.endswith("nor on PATH: nothing is frozen without it")
+    assert "install a C compiler" in found["guard"].fix
+    assert found["systemd-oomd tells first"].found == "systemd does not run here"
+    assert not any(found[name].needed or found[name].holds for name in ("guard", "systemd-oomd tells first"))
+
+
+def test_whether_systemd_oomd_tells_is_read_from_its_settings(host, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "systemd_runs", lambda: True)
+    monkeypatch.setattr(module, "HOOKS", str(tmp_path / "hooks"))
+    monkeypatch.setattr(module, "hook_timeout", lambda: None)
+    found = checks(host(mounts=UNIFIED)["cgroup"])["systemd-oomd tells first"]
+    assert not found.holds
+    assert "PrekillHookTimeoutSec=2s" in found.fix
+    monkeypatch.setattr(module, "hook_timeout", lambda: "2s")
+    found = checks(host(mounts=UNIFIED)["cgroup"])["systemd-oomd tells first"]
+    assert found.holds
+    assert found.found == f"in {tmp_path}/hooks, and waits for 2s"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"usr/oomd.conf": "[OOM]\n#PrekillHookTimeoutSec=3\n"}, None),
+        ({"usr/oomd.conf": "[OOM]\nPrekillHookTimeoutSec = 3\n"}, "3"),
+        ({"usr/oomd.conf": "PrekillHookTimeoutSec=3", "etc/oomd.conf": "[OOM]\n"}, None),
+        ({"etc/oomd.conf": "PrekillHookTimeoutSec=3", "usr/oomd.conf.d/9.conf": "PrekillHookTimeoutSec=0s"}, None),
+        (
+            {"usr/oomd.conf.d/9.conf": "PrekillHookTimeoutSec=4", "etc/oomd.conf.d/1.conf": "PrekillHookTimeoutSec=5"},
+            "4",
+        ),
+        (
+            {"usr/oomd.conf.d/9.conf": "PrekillHookTimeoutSec=4", "etc/oomd.conf.d/9.conf": "PrekillHookTimeoutSec=5"},
+            "5",
+        ),
+    ],
+)
+def test_settings_of_systemd_oomd_follow_systemds_order(tmp_path, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oomd.hook_timeout([str(tmp_path / "etc"), str(tmp_path / "usr")]) == expected
