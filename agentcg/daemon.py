@@ -8,6 +8,7 @@ import errno
 import fcntl
 import gc
 import logging
+import math
 import os
 import resource
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from agentcg.api import prekill
 from agentcg.api.server import Server
 from agentcg.api.service import Service
 from agentcg.cgroup import files
@@ -25,9 +27,12 @@ from agentcg.cgroup.delegate import Root, open_root
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import Tree
 from agentcg.control import kernel_events
+from agentcg.control import scheduling as scheduling_rung
 from agentcg.control.adopt import adopt
 from agentcg.control.bus import Bus
+from agentcg.control.controller import Controller
 from agentcg.control.registry import Registry
+from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
 from agentcg.kernel import systemd
 from agentcg.policy.load import load
@@ -58,6 +63,12 @@ class Options:
     observe: bool = False
     events: bool = False
     """Hook BPF programs to the kernel's memory paths; without them control files tell the same, a little later."""
+    scheduler: bool = False
+    """Have agentcg's own scheduler run the calls of sessions that are not protected, where there is sched_ext."""
+    without: frozenset[Mechanism] = frozenset()
+    """What the controller does not do."""
+    dry_run: bool = False
+    """The controller says what it would do, and does nothing."""
 
 
 async def serve(options: Options) -> None:
@@ -78,9 +89,19 @@ async def serve(options: Options) -> None:
 
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()
-    registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root))
+    limited = files.read_int(root.node.fd, "memory.max") not in (None, math.inf)
+    registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root), limited=limited)
     events = kernel_events.start(registry, root) if options.events else None
+    controller = None
+    if not options.observe:
+        settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
+        controller = Controller(registry, settings, dry_run=options.dry_run)
+        registry.reserves.active = settings.has("reserve")
+        registry.reserves.dry_run = options.dry_run
+        registry.observers.append(controller)
     await adopt(registry)
+    scheduling = scheduling_rung.start(registry, root) if options.scheduler else None
+    hook = prekill.start(root, registry.doom)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,9 +125,15 @@ async def serve(options: Options) -> None:
         systemd.notify("STOPPING=1")
         watchdog.cancel()
         server.close()
+        if hook is not None:
+            hook.close()
         if passed is None:
             os.unlink(options.socket)
         await registry.settle()
+        if controller is not None:
+            controller.close()
+        if scheduling is not None:
+            scheduling.close()
         log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
         if events is not None:
             events.close()

@@ -176,6 +176,9 @@ def _in_range(place: str, name: str, value: float | None, low: float, high: floa
 class Budget:
     """What a tenant or a session may use in all."""
 
+    memory_expected: int | None = None
+    """What it is expected to come to: no limit, but what it is given room for, and what a protected one has reserved.
+    None: ``memory_max``, or what sessions of the same name came to before."""
     memory_max: int | None = None
     swap_max: int | None = 0
     pids_max: int | None = None
@@ -185,6 +188,7 @@ class Budget:
 
     def validate(self, place: str = "budget") -> Budget:
         """Return self. :raises InvalidInput: naming the first field out of its range."""
+        _in_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)
         _in_range(place, "memoryMax", self.memory_max, 1, MAX_BYTES)
         _in_range(place, "swapMax", self.swap_max, 0, MAX_BYTES)
         _in_range(place, "pidsMax", self.pids_max, 1, 4_194_304)
@@ -239,6 +243,8 @@ class Usage:
     """Forks refused by pids.max."""
     io_read_bytes: int | None = None
     io_written_bytes: int | None = None
+    frozen_sec: float | None = None
+    """Stopped by agentcg so that others could go on; part of the duration, not of its limit."""
 
 
 @dataclass(frozen=True, slots=True)

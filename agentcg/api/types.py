@@ -35,6 +35,7 @@ class Intent:
 
 @dataclass
 class Budget:
+    memoryExpected: int | None = None
     memoryMax: int | None = None
     swapMax: int | None = None
     pidsMax: int | None = None
@@ -74,6 +75,7 @@ class Usage:
     pidsLimitEvents: int | None = None
     ioReadBytes: int | None = None
     ioWrittenBytes: int | None = None
+    frozenSec: float | None = None
 
 
 @dataclass
@@ -132,8 +134,9 @@ class Verdict:
 @dataclass
 class Event:
     """Something that happened to ``subject``, the full name of a session or a call. ``kind`` is one of
-    session_opened, session_closed, session_adopted, session_pressure, call_begun, call_amended, call_throttled,
-    call_oom, call_killed, call_ended, call_adopted, refused and lost."""
+    session_opened, session_closed, session_adopted, session_pressure, session_frozen, session_thawed, call_begun,
+    call_amended, call_held, call_frozen, call_thawed, call_throttled, call_oom, call_killed, call_ended, call_adopted,
+    refused and lost."""
 
     sequence: int
     time: float

@@ -77,13 +77,16 @@ def read(directory: int, name: str) -> str | None:
     return text.decode()
 
 
-def write(directory: int, name: str, text: str) -> bool:
+def write(directory: int, name: str, text: str, *, wait: bool = True) -> bool:
     """Write a control file in one go. Returns False if this kernel has no such file.
 
+    :param wait: a lower memory limit may first reclaim what is above it; if False, it is left to those who charge:
+        Linux commit c8e6002bd611 ("memcg: introduce non-blocking limit setting option"), before which it is waited for
     :raises OSError: what the kernel answered, with the file's name and the text in it
     """
     try:
-        fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | (0 if wait else os.O_NONBLOCK)
+        fd = os.open(name, flags, dir_fd=directory)
     except FileNotFoundError:
         return False
     try:
@@ -95,9 +98,9 @@ def write(directory: int, name: str, text: str) -> bool:
     return True
 
 
-def write_limit(directory: int, name: str, value: int | None) -> bool:
-    """Write a limit; None stands for ``max``. Returns False if this kernel has no such file."""
-    return write(directory, name, "max" if value is None else str(value))
+def write_limit(directory: int, name: str, value: int | None, *, wait: bool = True) -> bool:
+    """Write a limit; None stands for ``max``. As :func:`write`."""
+    return write(directory, name, "max" if value is None else str(value), wait=wait)
 
 
 def read_int(directory: int, name: str) -> float | None:

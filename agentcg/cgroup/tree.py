@@ -24,6 +24,7 @@ __all__ = ["Group", "SessionNode", "Tree", "write_limits"]
 
 Group = Literal["shared", "reserved"]
 
+_WEIGHT_MAX = 10_000  # cpu.weight
 _CPU_PERIOD_USEC = 100_000  # The kernel's default period of cpu.max.
 
 
@@ -89,6 +90,9 @@ class Tree:
         for group in groups:
             node = self._groups[group] = root.node.make_inner(group)
             node.enable(root.controllers)
+        if root.node.has_child("supervisor"):
+            with root.node.open_leaf("supervisor") as daemon:  # Beside protected sessions it must not be late.
+                files.write(daemon.fd, "cpu.weight", str(_WEIGHT_MAX))
 
     def close(self) -> None:
         """Close the descriptors. The cgroups stay."""
@@ -102,8 +106,21 @@ class Tree:
 
     def bound(self, node: Node, *, high: int | None, maximum: int | None) -> None:
         """Set the memory limits of a group or of the root, memory.high first."""
-        files.write_limit(node.fd, "memory.high", high)
+        files.write_limit(node.fd, "memory.high", high, wait=False)
         files.write_limit(node.fd, "memory.max", maximum)
+
+    def release(self, session: SessionNode) -> None:
+        """Let a session go on as fast as it will: what a controller has done about it is undone."""
+        session.top.thaw()
+        files.write_limit(session.top.fd, "memory.high", None)
+
+    def trip(self, session: SessionNode, high: int | None) -> None:
+        """Set a session's memory.high, in bytes. What it holds above that is left to it where the kernel allows."""
+        files.write_limit(session.top.fd, "memory.high", high, wait=False)
+
+    def weigh(self, group: Group, weight: int) -> None:
+        """Set a group's cpu.weight, 1 to 10000, against the other group and the daemon."""
+        files.write(self._groups[group].fd, "cpu.weight", str(weight))
 
     def protect(self, node: Node, low: int) -> None:
         """Keep ``low`` bytes of a node from being reclaimed for others (memory.low)."""
@@ -175,7 +192,11 @@ class Tree:
 
     def directory_of(self, session: SessionNode, ref: CallRef) -> str:
         """Return where a call's cgroup is in the file system."""
-        return f"{self.root.directory}/{session.group}/{ref.session}/calls/{ref.call}"
+        return f"{self.root.directory}/{_below_root(session, ref)}"
+
+    def path_of(self, session: SessionNode, ref: CallRef) -> str:
+        """Return where a call's cgroup is in the hierarchy, from its top."""
+        return f"{self.root.path.rstrip('/')}/{_below_root(session, ref)}"
 
     async def remove_call(self, session: SessionNode, name: str) -> bool:
         """Remove the leaf of a call in which nothing runs any more. False if it stayed busy for about 4 s."""
@@ -193,6 +214,10 @@ class Tree:
         if last:
             self._groups[group].remove(ref.tenant)
         return gone
+
+
+def _below_root(session: SessionNode, ref: CallRef) -> str:
+    return f"{session.group}/{ref.session}/calls/{ref.call}"
 
 
 async def _remove(parent: Inner, name: str) -> bool:

@@ -7,7 +7,7 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Node
 from agentcg.model import Usage
 
-__all__ = ["cpu_sec", "memory_current", "pids_current", "read_usage"]
+__all__ = ["cpu_sec", "memory_current", "memory_peak", "pids_current", "read_usage"]
 
 
 def read_usage(node: Node, duration_sec: float) -> Usage:
@@ -41,6 +41,11 @@ def read_usage(node: Node, duration_sec: float) -> Usage:
 def memory_current(node: Node) -> int | None:
     """Return the memory charged to ``node`` now, in bytes."""
     return _count(node, "memory.current")
+
+
+def memory_peak(node: Node) -> int | None:
+    """Return the most memory that was ever charged to ``node``, in bytes."""
+    return _count(node, "memory.peak")
 
 
 def pids_current(node: Node) -> int | None:

@@ -8,6 +8,7 @@ import logging
 
 import click
 
+from agentcg.control.view import MECHANISMS, Mechanism
 from agentcg.daemon import DEFAULT_HISTORY, DEFAULT_SOCKET, Options, serve
 from agentcg.units import parse_size
 
@@ -23,6 +24,11 @@ __all__ = ["daemon"]
 @click.option("--operators", default="agentcg", show_default=True, help="The group whose members may do everything.")
 @click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
 @click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
+@click.option("--scheduler", is_flag=True, help="Have a BPF scheduler run the calls of sessions not protected.")
+@click.option(
+    "--without", multiple=True, type=click.Choice(MECHANISMS), help="Do not do this of what protects; may be repeated."
+)
+@click.option("--dry-run", is_flag=True, help="Log whom the controller would stop or end, and leave all running.")
 @click.option("-v", "--verbose", is_flag=True, help="Log every event.")
 def daemon(
     socket: str,
@@ -33,6 +39,9 @@ def daemon(
     operators: str,
     observe: bool,
     events: bool,
+    scheduler: bool,
+    without: tuple[Mechanism, ...],
+    dry_run: bool,
     verbose: bool,
 ) -> None:
     """Make a cgroup for every tool call that asks for one, until stopped.
@@ -50,5 +59,8 @@ def daemon(
         operators=operators,
         observe=observe,
         events=events,
+        scheduler=scheduler,
+        without=frozenset(without),
+        dry_run=dry_run,
     )
     asyncio.run(serve(options))

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 async def adopt(registry: Registry) -> None:
     """Take over what a daemon before this one left in the tree."""
     leases: dict[tuple[int, int], Lease] = {}
+    registry.tree.shared.thaw()
     for group, ref, top in list(registry.tree.sessions()):
+        top.thaw()  # Also of what nobody knows: whoever froze it is gone.
         record = top.read_record()
         session = read_session(record)
         if session is None or session.ref != ref:
@@ -38,11 +40,15 @@ async def adopt(registry: Registry) -> None:
         lease = _lease(registry, record, leases) if session.leased else None
         implicit = bool((record or {}).get("implicit"))
         live = registry.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        claim = (record or {}).get("claim")
+        live.claim = claim if type(claim) is int and claim > 0 else None
+        registry.tree.release(node)
         watch_session(registry, live)
+        registry.told_of(live)
         for name in list(node.calls.children()):
             _adopt_call(registry, live, name, leases)
         registry.bus.publish("session_adopted", ref, f"with {len(live.calls)} calls")
-    registry.rebalance()
+    registry.reserves.rebalance()
     # A lease whose holder ended meanwhile: its calls get the time that a runtime needs to come back and report.
     loop = asyncio.get_running_loop()
     for lease in leases.values():
@@ -64,6 +70,7 @@ def _lease(registry: Registry, record: dict[str, object] | None, leases: dict[tu
 
 def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dict[tuple[int, int], Lease]) -> None:
     leaf = session.node.calls.open_leaf(name)
+    leaf.thaw()
     record = leaf.read_record()
     call = read_call(record)
     if call is None or call.ref != CallRef(session.session.ref, name):
@@ -73,12 +80,16 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dic
     written = (record or {}).get("started")
     started = float(written) if isinstance(written, (int, float)) else time.monotonic()
     live = LiveCall(call, leaf, session, lease, started)
+    live.claim = registry.claim_of(call)
+    live.entered = leaf.populated
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1
     watch_call(registry, live)
     if not leaf.populated:
         # Its process ended while nobody looked: the runtime may still come and say how.
         await_report(registry, live)
+    for observer in registry.observers:
+        observer.begun(live)
     registry.bus.publish("call_adopted", call.ref, repr(call.command[:200]))
 
 

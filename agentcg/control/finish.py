@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 from agentcg.cgroup.events import EventPoll
@@ -30,11 +32,14 @@ async def finish(
     registry: Registry, live: LiveCall, *, exit_code: int | None, signal: int | None, reason: str, timed_out: bool
 ) -> Verdict:
     """End a call and return the verdict. Called once for each call, by :meth:`Registry.finish`."""
+    frozen = live.stopped_sec + (0.0 if live.still_since is None else time.monotonic() - live.still_since)
     if live.leaf.populated:
         live.leaf.kill()
         if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
-    usage = read_usage(live.leaf, time.monotonic() - live.started)
+    usage = replace(read_usage(live.leaf, time.monotonic() - live.started), frozen_sec=frozen or None)
+    if signal == SIGKILL or (signal is None and exit_code in (None, 128 + SIGKILL)):
+        reason = reason or live.doom
     ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)
     verdict = judge(live.call, usage, ending)
     registry.keep_verdict(live, verdict)  # Before the cgroup goes: whenever we are killed, there is one or the other.

@@ -35,10 +35,18 @@ class LiveSession:
     closing: bool = False
     pressure: int | None = None
     """Handle of the watch on its memory pressure."""
+    claim: int | None = None
+    """What it is expected to come to, in bytes: as declared, or as those of its name did before."""
+    reserve: int = 0
+    """What is set aside for it, in bytes, if it is protected."""
+    stopped: float | None = None
+    """Since when the controller has it stopped, on the monotonic clock."""
+    turn_until: float = 0.0
 
     def write(self) -> None:
         """Keep the session on its cgroup."""
         record: dict[str, Any] = {"format": _FORMAT, "session": self.session, "implicit": self.implicit}
+        record["claim"] = self.claim
         record["lease"] = self.lease.record() if self.lease else None
         self.node.top.write_record(record)
 
@@ -63,6 +71,20 @@ class LiveCall:
     ooms_told: int = 0
     oom_at: float = 0.0
     """When the kernel last told that one of its processes is killed, in seconds since the epoch."""
+    claim: int | None = None
+    """What it is expected to come to, in bytes."""
+    stopped: float | None = None
+    """Since when the controller has it stopped, on the monotonic clock."""
+    still_since: float | None = None
+    """Since when nothing in it runs, because it or its session is stopped."""
+    stopped_sec: float = 0.0
+    """How long that was before."""
+    entered: bool = False
+    """Something was seen in it."""
+    doom: str = ""
+    """Why somebody else is about to kill it."""
+    held: bool = False
+    """It was stopped before anything had run in it."""
 
     @property
     def ref(self) -> CallRef:

@@ -10,22 +10,22 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import Tree, write_limits
-from agentcg.cgroup.usage import memory_current
+from agentcg.cgroup.usage import memory_current, memory_peak
 from agentcg.control.bus import Bus
 from agentcg.control.finish import finish
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession
-from agentcg.control.reserve import bounds
+from agentcg.control.observer import Observer
+from agentcg.control.reserves import Reserves
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict
-from agentcg.policy.budget import PAGE, budget_for
+from agentcg.policy.budget import budget_for
 from agentcg.policy.decide import Decision, decide
 from agentcg.policy.intent import merge
 from agentcg.policy.match import command_key
@@ -37,7 +37,7 @@ __all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
 
 log = logging.getLogger(__name__)
 
-REBALANCE_SEC = 0.2
+CLAIM_MARGIN = 1.05  # From the peak of sessions past to what the next one is expected to come to.
 IDLE_SEC = 10.0  # To make a session costs more than a short call: keep it for the next one.
 
 
@@ -58,20 +58,33 @@ class NoSuchCall(AgentcgError):
 
 
 class Registry:
-    """The live state. ``capacity`` is the memory that all sessions have together, in bytes."""
+    """The live state.
+
+    :param capacity: the memory that all sessions have together, in bytes
+    :param limited: it is theirs alone, so that they may be held to it together even while nothing is reserved
+    """
 
     def __init__(
-        self, tree: Tree, policy: Policy, store: Store, poll: EventPoll, bus: Bus, *, capacity: int | None
+        self,
+        tree: Tree,
+        policy: Policy,
+        store: Store,
+        poll: EventPoll,
+        bus: Bus,
+        *,
+        capacity: int | None,
+        limited: bool = False,
     ) -> None:
         self.tree, self.policy, self.store, self.poll, self.bus = tree, policy, store, poll, bus
         self.capacity = capacity
         self.sessions: dict[SessionRef, LiveSession] = {}
+        self.reserves = Reserves(tree, self.sessions, capacity, limited=limited)
         self.calls: dict[CallRef, LiveCall] = {}
         self.begun = self.ended = self.adopted = self.refused = 0
+        self.observers: list[Observer] = []
         self.kernel_tells = False
         """Throttling and OOM kills are told by the kernel as they happen; no need to watch the files for them."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._rebalancing: asyncio.TimerHandle | None = None
 
     # Sessions
 
@@ -95,58 +108,30 @@ class Registry:
             raise InvalidInput("session", f"{ref} is open already", hint="choose another name, or close it first")
         tenant_budget, _ = budget_for(self.policy.tenant, None, self.capacity)
         granted, notes = budget_for(self.policy.session, budget, tenant_budget)
-        if protected:
-            self._check_reserve(budget, granted)
+        declared = None if budget is None else budget.memory_expected or budget.memory_max
+        if protected and declared is not None:
+            self.reserves.check(declared, granted)
         session = Session(ref, owner_uid, time.time(), granted, protected, lease is not None)
         node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
         live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        live.claim = _capped(declared or self._predicted(ref), granted.memory_max)
         live.write()
         watch_session(self, live)
-        if protected:
-            self._protect(live)
+        self.told_of(live)
         self.bus.publish("session_opened", ref, f"with {format_size(granted.memory_max)} of memory")
         return live, notes
 
-    def _check_reserve(self, asked: Budget | None, granted: Budget) -> None:
-        if asked is None or asked.memory_max is None:
-            raise InvalidInput(
-                "budget.memoryMax", "a protected session has to declare it", hint="declare the most it will use in all"
-            )
-        left = None if self.capacity is None else self.capacity - sum(self._reserves())
-        cut = (granted.memory_max or 0) < asked.memory_max - PAGE
-        if cut or (left is not None and asked.memory_max > left):
-            raise InvalidInput(
-                "budget.memoryMax",
-                f"{format_size(asked.memory_max)} cannot be reserved",
-                hint=f"{format_size(left)} are left, and the policy grants a session {format_size(granted.memory_max)}",
-            )
+    def told_of(self, live: LiveSession) -> None:
+        """A session is there, opened or adopted: reserve what it is to have, and tell the observers."""
+        if live.session.protected:
+            self.reserves.protect(live)
+        for observer in self.observers:
+            observer.opened(live)
 
-    def _reserves(self, tenant: str | None = None) -> Iterable[int]:
-        for live in self.sessions.values():
-            if live.session.protected and tenant in (None, live.session.ref.tenant):
-                yield live.session.budget.memory_max or 0
-
-    def _protect(self, live: LiveSession) -> None:
-        reserve = live.session.budget.memory_max or 0
-        self.tree.protect(live.node.top, reserve)
-        self.tree.protect(live.node.calls, reserve)
-        self._share_protection(live.session.ref.tenant)
-        self.rebalance()
-
-    def _share_protection(self, tenant: str) -> None:
-        if reserves := list(self._reserves(tenant)):
-            self.tree.protect_tenant("reserved", tenant, sum(reserves))
-
-    def rebalance(self) -> None:
-        """Bound everybody whose memory is not reserved by what is left; again a little later while they use more."""
-        if self._rebalancing is not None:
-            self._rebalancing.cancel()
-            self._rebalancing = None
-        shared = self.tree.shared
-        wanted = bounds(self.capacity, self._reserves(), memory_current(shared) or 0)
-        self.tree.bound(shared, high=wanted.high, maximum=wanted.maximum)
-        if not wanted.settled:
-            self._rebalancing = asyncio.get_running_loop().call_later(REBALANCE_SEC, self.rebalance)
+    def _predicted(self, ref: SessionRef) -> int | None:
+        """What a session will come to, if it is like those of its name before."""
+        past = self.store.session_peak(ref)
+        return None if past is None else round(past * CLAIM_MARGIN)
 
     def session(self, ref: SessionRef) -> LiveSession:
         """Return a live session. :raises NoSuchSession: if there is none of that name"""
@@ -162,15 +147,25 @@ class Registry:
         ended = [self.finish(call, reason=reason) for call in list(live.calls.values())]
         verdicts = list(await asyncio.gather(*ended))
         live.node.top.kill()
+        self._keep_peak(live)
         gone = await self.tree.remove_session(live.node.group, ref)
         self.poll.unwatch(live.pressure)
-        live.node.close()
+        # Told while it is still there: who may hear of it is looked up.
         self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
         del self.sessions[ref]
+        for observer in self.observers:
+            observer.closed(live)
+        live.node.close()
         if live.session.protected:
-            self._share_protection(ref.tenant)
-            self.rebalance()
+            self.reserves.released(ref.tenant)
         return verdicts
+
+    def _keep_peak(self, live: LiveSession) -> None:
+        if not live.implicit and (peak := memory_peak(live.node.top)):
+            try:
+                self.store.add_session(live.session.ref, live.session.opened, peak)
+            except AgentcgError as error:
+                log.error("%s", error)
 
     # Calls
 
@@ -219,10 +214,21 @@ class Registry:
             raise
         live.calls[name] = self.calls[ref] = made
         live.used = made.started
+        made.claim = self.claim_of(call)
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
+        for observer in self.observers:
+            observer.begun(made)
         return made, decision
+
+    def claim_of(self, call: ToolCall) -> int | None:
+        """Return what a call will come to: as declared, or as calls like it did; None if nothing is known."""
+        size = call.intent.memory_expected or call.intent.memory_max
+        if size is None:
+            past = self.store.summary(command_key(call.tool, call.command))
+            size = past.memory_peak_p95 if past.n >= self.policy.history.min_calls else None
+        return _capped(size, call.limits.memory_max)
 
     def _decide(self, live: LiveSession, tool: str, command: str, intent: Intent, hint: Intent) -> Decision:
         return decide(
@@ -262,7 +268,10 @@ class Registry:
         write_limits(live.leaf, decision.limits, live.call.limits)
         live.call = replace(live.call, intent=declared, limits=decision.limits)
         live.write()
+        live.claim = self.claim_of(live.call)
         watch_duration(self, live)
+        for observer in self.observers:
+            observer.amended(live)
         self.bus.publish("call_amended", ref, f"memory {format_size(decision.limits.memory_max)}")
         return decision
 
@@ -320,6 +329,8 @@ class Registry:
         ref = live.ref
         self.calls.pop(ref, None)
         live.session.calls.pop(ref.call, None)
+        for observer in self.observers:
+            observer.finished(live)
         live.leaf.close()
         self.ended += 1
         self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
@@ -357,6 +368,22 @@ class Registry:
     def _close_idle(self, live: LiveSession) -> None:
         self._keep(asyncio.create_task(self.close_session(live.session.ref, "it is not used")))
 
+    async def doom(self, path: str) -> bool:
+        """The host's own killer is about to kill the cgroup ``path``: the verdicts on the calls in it say so.
+
+        :param path: from the top of the hierarchy
+        :return: whether there is any
+        """
+        doomed = [
+            live
+            for live in self.calls.values()
+            if f"{self.tree.path_of(live.session.node, live.ref)}/".startswith(f"{path}/")
+        ]
+        for live in doomed:
+            live.doom = f"the host ran out of memory, and systemd-oomd chose {path}"
+            self.bus.publish("call_killed", live.ref, live.doom)
+        return bool(doomed)
+
     # Leases
 
     def drop_lease(self, lease: Lease) -> None:
@@ -380,3 +407,7 @@ class Registry:
         """Wait until nothing is being ended any more."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _capped(claim: int | None, limit: int | None) -> int | None:
+    return claim if claim is None or limit is None else min(claim, limit)

@@ -10,10 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Bounds", "bounds"]
+__all__ = ["ALERT", "Bounds", "bounds", "margin", "reserve_of"]
 
-MARGIN = 0.04
-"""The shared group is slowed down this far below its wall, as a fraction of it."""
+ALERT = 3 / 4
+"""From this part of the wall on, those behind it are watched closely. Up to there the kernel's own event, when the
+group's memory.high is reached, is waited for."""
+
+MARGIN, MARGIN_MIN = 1 / 64, 8 << 20
+"""The shared group is slowed down, and its kernel events come, this far below its wall: a part of it, and a least."""
+AHEAD, AHEAD_MIN = 1 / 4, 32 << 20
+"""What is set aside beyond the peak so far of a session that has declared nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +28,47 @@ class Bounds:
 
     high: int | None
     maximum: int | None
+    wall: int | None
+    """Where ``maximum`` belongs."""
     settled: bool
     """The wall is where it belongs. If not, the group still uses more than it may, and the wall has to follow it down:
     set below what is in use, it would kill at once."""
 
 
-def bounds(capacity: int | None, reserved: Iterable[int], current: int) -> Bounds:
+def margin(wall: int) -> int:
+    """Return how far before a wall something has to happen, in bytes."""
+    return max(round(wall * MARGIN), MARGIN_MIN)
+
+
+def reserve_of(claim: int | None, peak: int) -> int:
+    """Return what is to be set aside for a protected session, in bytes.
+
+    :param claim: what it declared, or history predicts; None if nothing is known
+    :param peak: the most that it has held so far
+    """
+    ahead = peak + max(round(peak * AHEAD), AHEAD_MIN)
+    if claim is None:
+        return ahead & ~4095
+    return claim if peak <= claim else ahead & ~4095
+
+
+def bounds(
+    capacity: int | None, reserved: Iterable[int], current: int, *, limited: bool = False, alert: bool = True
+) -> Bounds:
     """Return the limits of the shared group.
 
-    :param capacity: what all sessions have together, None if it is not limited
-    :param reserved: what each protected session declared
+    :param capacity: what all sessions have together, None if it is not known
+    :param reserved: what each protected session is to have
     :param current: what the shared group uses now
+    :param limited: ``capacity`` is a limit of theirs, not just what the machine has
+    :param alert: they are watched closely; if not, memory.high is there to tell when they have to be
     """
     total = sum(reserved)
-    if capacity is None or not total:
-        return Bounds(None, None, True)
+    if capacity is None or not (total or limited):
+        return Bounds(None, None, None, True)
     wall = max(capacity - total, 4 << 20)
-    high = round(wall * (1 - MARGIN)) & ~4095
-    return Bounds(high, wall, True) if current <= wall else Bounds(high, current, False)
+    high = max(wall - margin(wall) if alert else round(wall * ALERT), 1 << 20) & ~4095
+    if current <= wall:
+        return Bounds(high, wall, wall, True)
+    # Above what was read: it may have grown meanwhile.
+    return Bounds(high, current + margin(wall), wall, False)

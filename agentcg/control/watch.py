@@ -14,8 +14,8 @@ from agentcg.units import format_size
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "await_report", "memory_event", "throttled", "unwatch_call", "watch_call", "watch_duration"]
-__all__ += ["watch_session"]
+__all__ = ["GRACE_SEC", "await_report", "memory_event", "pause_duration", "throttled", "unwatch_call", "watch_call"]
+__all__ += ["watch_duration", "watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
@@ -48,15 +48,20 @@ def watch_call(registry: Registry, live: LiveCall) -> None:
 
 
 def watch_duration(registry: Registry, live: LiveCall) -> None:
-    """End a call when its time is up; once more after that limit has changed."""
+    """End a call when its time is up; once more after that limit has changed. Time for which it is stopped is free."""
+    pause_duration(live)
+    limit = live.call.limits.duration_max_sec
+    if limit is not None and live.still_since is None:
+        loop = asyncio.get_running_loop()
+        left = max(0.0, limit - (loop.time() - live.started - live.stopped_sec))
+        live.deadline = loop.call_later(left, partial(registry.finish, live, timed_out=True))
+
+
+def pause_duration(live: LiveCall) -> None:
+    """Let a call's time stand still until :func:`watch_duration`."""
     if live.deadline is not None:
         live.deadline.cancel()
         live.deadline = None
-    limit = live.call.limits.duration_max_sec
-    if limit is not None:
-        loop = asyncio.get_running_loop()
-        left = max(0.0, limit - (loop.time() - live.started))
-        live.deadline = loop.call_later(left, partial(registry.finish, live, timed_out=True))
 
 
 def await_report(registry: Registry, live: LiveCall) -> None:

@@ -53,6 +53,7 @@ def budget_for(
                 hint=f"it takes at least {format_size(LIMIT_FLOOR)}; ask for more, or give what is above more",
             )
     budget = Budget(
+        memory_expected=None if requested.memory_expected is None else _least(requested.memory_expected, memory),
         memory_max=memory,
         swap_max=_least(requested.swap_max, policy_budget.swap, above.swap_max),
         pids_max=_least(requested.pids_max, policy_budget.pids, above.pids_max),

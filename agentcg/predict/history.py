@@ -18,13 +18,14 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from agentcg.errors import AgentcgError
-from agentcg.model import CallRef, History, Verdict
+from agentcg.model import CallRef, History, SessionRef, Verdict
 
 __all__ = ["Store", "summarise"]
 
-_VERSION = 1
+_VERSION = 2
 _RECENT = 64  # Calls of one kind that a summary looks at: old ones say little about today's code.
 _KINDS = 4096  # Kinds kept in memory.
+_SESSIONS = 5  # Sessions of one name whose peaks say what the next one will come to.
 
 _SCHEMA = """
 CREATE TABLE verdicts (
@@ -36,6 +37,13 @@ CREATE TABLE verdicts (
 );
 CREATE INDEX verdicts_kind ON verdicts (kind, id);
 CREATE INDEX verdicts_call ON verdicts (tenant, session, call, id);
+"""
+_SCHEMA_2 = """
+CREATE TABLE sessions (
+  id INTEGER PRIMARY KEY,
+  tenant TEXT NOT NULL, session TEXT NOT NULL, opened REAL NOT NULL, memory_peak INTEGER NOT NULL
+);
+CREATE INDEX sessions_name ON sessions (tenant, session, id);
 """
 
 
@@ -95,10 +103,11 @@ class Store:
                 f"{self.path} was written by a newer agentcg (format {version}, this one knows {_VERSION})",
                 hint="upgrade agentcg, or name another file with --history",
             )
-        if version == 0:
-            if self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-                raise AgentcgError(f"{self.path} is somebody else's database", hint="name another file with --history")
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+        if version == 0 and self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            raise AgentcgError(f"{self.path} is somebody else's database", hint="name another file with --history")
+        missing = {0: _SCHEMA + _SCHEMA_2, 1: _SCHEMA_2}.get(version)
+        if missing:
+            self._db.executescript(f"BEGIN; {missing} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     def close(self) -> None:
         """Close the file."""
@@ -112,18 +121,37 @@ class Store:
         usage, ref = verdict.usage, verdict.ref
         names = (ref.session.tenant, ref.session.session, ref.call, owner_uid, kind, verdict.tool, verdict.command)
         numbers = (verdict.started, usage.duration_sec, usage.memory_peak, usage.cpu_sec)
+        self._insert(
+            "INSERT INTO verdicts (tenant, session, call, owner_uid, kind, tool, command, outcome, started, "
+            "duration_sec, memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*names, verdict.outcome, *numbers, msgspec.json.encode(verdict).decode()),
+        )
+        if kind in self._kinds:
+            self._kinds[kind].append(_Past(verdict.outcome, usage.duration_sec, usage.memory_peak))
+
+    def add_session(self, ref: SessionRef, opened: float, memory_peak: int) -> None:
+        """Keep what a session came to, in bytes. :raises AgentcgError: if it cannot be written"""
+        self._insert(
+            "INSERT INTO sessions (tenant, session, opened, memory_peak) VALUES (?, ?, ?, ?)",
+            (ref.tenant, ref.session, opened, memory_peak),
+        )
+
+    def session_peak(self, ref: SessionRef) -> int | None:
+        """Return the most that the last few sessions of that name came to, in bytes; None if there was none."""
+        (peak,) = self._db.execute(
+            "SELECT MAX(memory_peak) FROM (SELECT memory_peak FROM sessions WHERE tenant = ? AND session = ? "
+            "ORDER BY id DESC LIMIT ?)",
+            (ref.tenant, ref.session, _SESSIONS),
+        ).fetchone()
+        return None if peak is None else int(peak)
+
+    def _insert(self, statement: str, values: tuple[object, ...]) -> None:
         try:
-            self._db.execute(
-                "INSERT INTO verdicts (tenant, session, call, owner_uid, kind, tool, command, outcome, started, "
-                "duration_sec, memory_peak, cpu_sec, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*names, verdict.outcome, *numbers, msgspec.json.encode(verdict).decode()),
-            )
+            self._db.execute(statement, values)
         except sqlite3.Error as error:
             raise AgentcgError(
                 f"cannot write to the history in {self.path}: {error}", hint="is the disk full?"
             ) from error
-        if kind in self._kinds:
-            self._kinds[kind].append(_Past(verdict.outcome, usage.duration_sec, usage.memory_peak))
 
     def summary(self, kind: str) -> History:
         """Return what the last calls of ``kind`` came to."""

@@ -4,6 +4,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,12 +32,15 @@ CONTROL_FILES = {
     "io.weight": "default 100\n",
     "memory.current": "0\n",
     "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
+    "memory.events.local": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
     "memory.high": "max\n",
     "memory.low": "0\n",
     "memory.max": "max\n",
     "memory.min": "0\n",
     "memory.oom.group": "0\n",
     "memory.peak": "0\n",
+    "memory.reclaim": "",
+    "memory.stat": "",
     "memory.swap.max": "max\n",
     "pids.current": "0\n",
     "pids.events": "max 0\n",
@@ -140,10 +144,10 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroups:
     fake = FakeCgroups(top)
     write, make, remove = files.write, Inner._make, Inner.remove
 
-    def fake_write(directory: int, name: str, text: str) -> bool:
+    def fake_write(directory: int, name: str, text: str, *, wait: bool = True) -> bool:
         if name in fake.refuse:
             raise fake.refuse[name]
-        if not write(directory, name, text):
+        if not write(directory, name, text, wait=wait):
             return False
         fake.wrote(directory, name, text)
         return True
@@ -198,10 +202,17 @@ class Heard(Bus):
 def new_registry(cgroups: FakeCgroups, root: Root) -> Callable[..., Registry]:
     """Return a function that starts a registry on the fake hierarchy, as a daemon's start would."""
 
-    def new(*, policy: Policy | None = None, capacity: int | None = 8 << 30, store: Store | None = None) -> Registry:
-        poll = cgroups.poll
+    def new(
+        *,
+        policy: Policy | None = None,
+        capacity: int | None = 8 << 30,
+        limited: bool = False,
+        store: Store | None = None,
+    ) -> Registry:
+        poll: Any = cgroups.poll
         kept = store or Store(":memory:")
-        return Registry(Tree(root), policy or load("default"), kept, poll, Heard(), capacity=capacity)  # type: ignore[arg-type]
+        tree, rules = Tree(root), policy or load("default")
+        return Registry(tree, rules, kept, poll, Heard(), capacity=capacity, limited=limited)
 
     return new
 

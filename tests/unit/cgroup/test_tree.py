@@ -6,7 +6,7 @@ import asyncio
 import pytest
 
 from agentcg.cgroup.tree import Tree, write_limits
-from agentcg.cgroup.usage import memory_current, read_usage
+from agentcg.cgroup.usage import memory_current, memory_peak, read_usage
 from agentcg.model import Budget, CallRef, Limits, SessionRef, Usage
 
 S1 = SessionRef("u0", "s1")
@@ -74,6 +74,22 @@ def test_only_what_differs_is_written(tree, cgroups) -> None:  # type: ignore[no
     session.close()
 
 
+def test_what_a_controller_does_to_a_session_can_be_undone(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
+    session = tree.open_session("shared", S1, Budget(), Budget())
+    tree.trip(session, 5 << 20)
+    session.top.freeze()
+    assert cgroups.text("shared/u0/s1", "memory.high") == str(5 << 20)
+    tree.release(session)
+    assert cgroups.text("shared/u0/s1", "memory.high") == "max"
+    assert cgroups.text("shared/u0/s1", "cgroup.freeze") == "0"
+    session.close()
+
+
+def test_a_group_is_weighed_against_the_other(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
+    tree.weigh("reserved", 10_000)
+    assert (cgroups.text("reserved", "cpu.weight"), cgroups.text("shared", "cpu.weight")) == ("10000", "100")
+
+
 @pytest.mark.parametrize("cores", [0.001, 0.01])
 def test_a_quota_is_never_below_what_the_kernel_takes(tree, cgroups, cores: float) -> None:  # type: ignore[no-untyped-def]
     session = tree.open_session("shared", S1, Budget(), Budget())
@@ -104,6 +120,7 @@ def test_usage_from_the_counters(tree, cgroups) -> None:  # type: ignore[no-unty
         3.0, 2.5, 2.0, 0.5, 7e-6, 1 << 20, None, 4, 3, 2, 1.5, 1, 1, 9, 6, io_read_bytes=15, io_written_bytes=1
     )
     assert memory_current(leaf) is None
+    assert memory_peak(leaf) == 1 << 20
     leaf.close()
     session.close()
 

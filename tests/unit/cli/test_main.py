@@ -72,3 +72,22 @@ def test_run_hands_over_to_the_launcher_with_the_intent(monkeypatch, tmp_path):
     assert given[given.index("--tool") + 1] == "Bash"
     assert given[given.index("--without-daemon") + 1] == "fail"
     assert given[given.index("--") :] == ["--", "pytest", "-x", "--memory"]
+
+
+def test_the_daemon_is_told_what_it_does_not_do(monkeypatch, capsys):
+    started = []
+
+    async def serve(options):
+        started.append(options)
+
+    monkeypatch.setattr("agentcg.cli.daemon.serve", serve)
+    given = ["--without", "yield", "--without", "kill", "--memory-max", "6G"]
+    assert agentcg(monkeypatch, capsys, "daemon", *given, "--dry-run")[0] == 0
+    assert agentcg(monkeypatch, capsys, "daemon")[0] == 0
+    assert [(one.without, one.dry_run, one.memory_max) for one in started] == [
+        ({"yield", "kill"}, True, 6 << 30),
+        (frozenset(), False, None),
+    ]
+    status, _, err = agentcg(monkeypatch, capsys, "daemon", "--without", "sleep")
+    assert status == 2
+    assert "'sleep' is not one of 'reserve', 'hold', 'tripwire', 'yield', 'cpu', 'reclaim', 'kill'" in err

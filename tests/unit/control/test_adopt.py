@@ -33,7 +33,7 @@ def after(new_registry: Callable[..., Registry], cgroups: Any, monkeypatch: pyte
             live, _ = registry.open_session(S1, tenant="u0", owner_uid=7, **options)
             intent = Intent(memory_max=64 << 20, duration_max_sec=60)
             registry.begin(live, owner_uid=7, name="c1", tool="Bash", command="a\n\x1b", intent=intent, lease=lease)
-            cgroups.enter(PATH if not options else PATH.replace("shared", "reserved"))
+            cgroups.enter(PATH.replace("shared", "reserved") if options.get("protected") else PATH)
 
         async def second() -> None:
             registry = new_registry()
@@ -245,3 +245,103 @@ def test_a_verdict_is_kept_before_its_cgroup_goes(cgroups, new_registry, monkeyp
         assert kept == [1]
 
     asyncio.run(run())
+
+
+# What the controller of the daemon before has done
+
+
+def test_what_was_frozen_goes_on(after, cgroups) -> None:  # type: ignore[no-untyped-def]
+    places = ("shared", "shared/u0/s1", PATH)
+
+    async def check(registry: Registry) -> None:
+        assert [cgroups.text(path, "cgroup.freeze") for path in places] == ["0"] * 3
+        assert cgroups.text("shared/u0/s1", "memory.high") == "max"
+        assert registry.calls[REF].stopped is None
+        assert registry.calls[REF].entered
+
+    def frozen() -> None:
+        for path in places:
+            cgroups.set(path, "cgroup.freeze", "1")
+        cgroups.set("shared/u0/s1", "memory.high", "5")
+
+    after(check, meanwhile=frozen)
+
+
+@pytest.mark.parametrize("path", [PATH, "shared/u0/s1"], ids=["call", "session"])
+def test_also_what_nobody_knows(after, cgroups, path: str) -> None:  # type: ignore[no-untyped-def]
+    """Its record cannot be read; it is left alone, but not frozen."""
+
+    async def check(registry: Registry) -> None:
+        assert cgroups.text(path, "cgroup.freeze") == "0"
+
+    def frozen() -> None:
+        cgroups.enter("shared/u0/s1")
+        record(cgroups, path, b"{}")
+        cgroups.set(path, "cgroup.freeze", "1")
+
+    after(check, meanwhile=frozen)
+
+
+def test_claims_are_known_again(after, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def check(registry: Registry) -> None:
+        assert registry.sessions[S1].claim == 1 << 30
+
+    after(check, budget=Budget(memory_expected=1 << 30))
+
+
+def test_the_claim_of_a_call_is_known_again(after, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def check(registry: Registry) -> None:
+        assert registry.calls[REF].claim == 64 << 20  # What it declared.
+
+    after(check)
+
+
+@pytest.mark.parametrize("claim", ["x", [1], None, {}, -5, 2**70, True])
+def test_a_claim_that_makes_no_sense_does_not_stop_the_start(after, cgroups, claim: object) -> None:  # type: ignore[no-untyped-def]
+    async def check(registry: Registry) -> None:
+        assert REF in registry.calls
+        assert 0 <= int(cgroups.text("reserved/u0/s1", "memory.low")) <= 8 << 30
+
+    def written() -> None:
+        changed(cgroups, "reserved/u0/s1", claim=claim)
+
+    after(check, meanwhile=written, protected=True)
+
+
+def test_what_an_undeclared_protected_session_has_held_is_reserved_again(after, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def check(registry: Registry) -> None:
+        assert cgroups.text("reserved/u0/s1", "memory.low") == str(500 << 20)
+        assert cgroups.text("shared", "memory.max") == str((8 << 30) - (500 << 20))
+
+    after(check, meanwhile=lambda: cgroups.set("reserved/u0/s1", "memory.peak", str(400 << 20)), protected=True)
+
+
+def test_observers_are_told_of_what_was_adopted(after, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    class Sees:
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def opened(self, live: Any) -> None:
+            self.seen.append(f"opened {live.session.ref}")
+
+        def begun(self, live: Any) -> None:
+            self.seen.append(f"begun {live.ref}")
+
+        def finished(self, live: Any) -> None:
+            self.seen.append(f"finished {live.ref}")
+
+        def closed(self, live: Any) -> None:
+            self.seen.append(f"closed {live.session.ref}")
+
+    sees = Sees()
+    init = Registry.__init__
+
+    def started(self: Registry, *given: Any, **options: Any) -> None:
+        init(self, *given, **options)
+        self.observers.append(sees)  # type: ignore[arg-type]
+
+    async def check(registry: Registry) -> None:
+        await registry.close_session(S1, "x")
+
+    after(check, meanwhile=lambda: monkeypatch.setattr(Registry, "__init__", started))
+    assert sees.seen == ["opened u0/s1", "begun u0/s1/c1", "finished u0/s1/c1", "closed u0/s1"]

@@ -10,7 +10,8 @@ import pytest
 from agentcg.control.lease import Lease
 from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
 from agentcg.errors import InvalidInput
-from agentcg.model import Budget, CallRef, Intent, SessionRef
+from agentcg.model import Budget, CallRef, Intent, Limits, SessionRef, Usage, Verdict
+from agentcg.policy.match import command_key
 
 REF = CallRef(SessionRef("u0", "s1"), "c1")
 PATH = "shared/u0/s1/calls/c1"
@@ -209,17 +210,139 @@ def test_what_is_reserved_bounds_all_others(with_registry, cgroups) -> None:  # 
     with_registry(work)
 
 
-@pytest.mark.parametrize(
-    ("memory", "message"),
-    [(None, "a protected session has to declare it"), (7 * G, r"7\.0 GiB cannot be reserved")],
-)
-def test_what_cannot_be_reserved_is_refused(with_registry, cgroups, memory: int | None, message: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("budget", [Budget(memory_max=7 * G), Budget(memory_expected=7 * G)])
+def test_what_cannot_be_reserved_is_refused(with_registry, cgroups, budget: Budget) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry) -> None:
-        with pytest.raises(InvalidInput, match=message) as caught:
-            protect(registry, "p1", memory)
+        ref = SessionRef("u0", "p1")
+        with pytest.raises(InvalidInput, match=r"7\.0 GiB cannot be reserved") as caught:
+            registry.open_session(ref, tenant="u0", owner_uid=0, budget=budget, protected=True)
         assert caught.value.place == "budget.memoryMax"
         assert SessionRef("u0", "p1") not in registry.sessions
         assert not (cgroups.top / "reserved/u0").exists()
+
+    with_registry(work)
+
+
+def test_without_a_declaration_what_is_reserved_goes_ahead_of_the_peak(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        live = protect(registry, "p1", None)
+        assert cgroups.text("reserved/u0/p1", "memory.low") == str(32 << 20)
+        cgroups.set("reserved/u0/p1", "memory.peak", str(2 * G))
+        registry.reserves.protect(live)
+        assert cgroups.text("reserved/u0/p1", "memory.low") == cgroups.text("reserved/u0", "memory.low")
+        assert cgroups.text("reserved/u0/p1", "memory.low") == str(2 * G + G // 2)
+        assert registry.reserves.wall == int(cgroups.text("shared", "memory.max")) == 5 * G + G // 2
+
+    with_registry(work)
+
+
+def test_what_sessions_of_the_same_name_came_to_is_reserved(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        protect(registry, "p1", None)
+        cgroups.set("reserved/u0/p1", "memory.peak", str(2 * G))
+        await registry.close_session(SessionRef("u0", "p1"), "x")
+        assert protect(registry, "p1", None).claim == round(2 * G * 1.05)
+        assert cgroups.text("reserved/u0/p1", "memory.low") == str(round(2 * G * 1.05))
+        assert protect(registry, "p2", None).claim is None
+        assert protect(registry, "p3", G).claim == G
+
+    with_registry(work)
+
+
+def test_sessions_made_for_calls_say_nothing_about_the_next(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        ref = registry.adhoc_session("u0", 0).session.ref
+        cgroups.set(f"shared/{ref}", "memory.peak", str(G))
+        await registry.close_session(ref, "x")
+        assert registry.store.session_peak(ref) is None
+
+    with_registry(work)
+
+
+def test_no_session_has_more_reserved_than_it_may_use_or_there_is(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        protect(registry, "p1", 5 * G)
+        live = protect(registry, "p2", None)
+        cgroups.set("reserved/u0/p2", "memory.peak", str(4 * G))
+        registry.reserves.protect(live)
+        assert live.reserve == 3 * G
+        assert registry.reserves.wall == 4 << 20
+
+    with_registry(work)
+
+
+def test_reserves_can_be_left_out(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        registry.reserves.active = False
+        protect(registry, "p1", 2 * G)
+        assert (registry.reserves.wall, cgroups.text("shared", "memory.max")) == (None, "max")
+        assert cgroups.text("reserved/u0/p1", "memory.low") == "0"
+
+    with_registry(work)
+
+
+def test_sessions_with_a_limit_of_their_own_have_a_wall_from_the_start(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        registry.reserves.rebalance()
+        assert registry.reserves.wall == int(cgroups.text("shared", "memory.max")) == 4 * G
+
+    with_registry(work, capacity=4 * G, limited=True)
+
+
+def past(registry: Registry, peak: int) -> None:
+    """As many calls of one kind as it takes to believe them."""
+    for number in range(registry.policy.history.min_calls):
+        ref = CallRef(REF.session, f"p{number}")
+        usage = Usage(1.0, memory_peak=peak)
+        registry.store.add(command_key("", "x"), 0, Verdict(ref, "ok", usage, Limits(), 0.0, 1.0))
+
+
+def test_what_a_call_claims(with_registry) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        live = begin(registry)
+        assert live.claim is None
+        registry.amend(REF, Intent(memory_max=300 << 20))
+        assert live.claim == 300 << 20
+        registry.amend(REF, Intent(memory_expected=100 << 20))
+        assert live.claim == 100 << 20
+        await registry.end(REF)
+        past(registry, 70 << 20)
+        assert begin(registry).claim == 70 << 20
+        await registry.end(REF)
+
+    with_registry(work)
+
+
+def test_nobody_claims_more_than_it_is_let_have(with_registry) -> None:  # type: ignore[no-untyped-def]
+    """Or it would wait for what it never gets, and others for what it never takes."""
+
+    async def work(registry: Registry) -> None:
+        ref = SessionRef("u0", "s2")
+        live, _ = registry.open_session(ref, tenant="u0", owner_uid=0, budget=Budget(memory_max=64 * G))
+        assert live.session.budget.memory_max is not None
+        assert live.claim == live.session.budget.memory_max
+        call = registry.begin(live, owner_uid=0, name="c1", intent=Intent(memory_max=64 * G))[0]
+        assert call.call.limits.memory_max is not None
+        assert call.claim == call.call.limits.memory_max
+        await registry.close_session(ref, "x")
+
+    with_registry(work)
+
+
+def test_who_watches_hears_of_the_end_while_the_session_is_known(with_registry, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Whether somebody may see an event is decided by the session that it is about."""
+
+    async def work(registry: Registry) -> None:
+        publish, known = registry.bus.publish, []
+
+        def published(kind: Any, subject: object, *given: Any, **more: Any) -> None:
+            if kind == "session_closed":
+                known.append(subject in registry.sessions)
+            publish(kind, subject, *given, **more)
+
+        monkeypatch.setattr(registry.bus, "publish", published)
+        await registry.close_session(REF.session, "x")
+        assert known == [True]
 
     with_registry(work)
 
@@ -242,7 +365,7 @@ def test_an_odd_number_of_bytes_can_be_reserved(with_registry) -> None:  # type:
 
 
 def test_the_bound_follows_a_group_that_uses_more(with_registry, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("agentcg.control.registry.REBALANCE_SEC", 0.02)
+    monkeypatch.setattr("agentcg.control.reserves.REBALANCE_SEC", 0.02)
 
     async def work(registry: Registry) -> None:
         cgroups.set("shared", "memory.current", str(7 * G))
@@ -264,5 +387,27 @@ def test_a_session_whose_cgroup_is_refused_is_not_there(with_registry, cgroups) 
         cgroups.refuse.clear()
         assert ref not in registry.sessions
         assert not (cgroups.top / "shared/u9").exists()
+
+    with_registry(work)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "report", "expected"),
+    [
+        ("/fake/shared/u0/s1/calls/c1", {"signal": 9}, "killed"),
+        ("/fake/shared/u0/s1", {"exit_code": 137}, "killed"),
+        ("/fake/shared/u0/s1/calls/c1", {"exit_code": 0}, "ok"),  # It was over before.
+        ("/fake/shared/u0/s1/calls/c11", {"signal": 9}, "signal"),
+        ("/fake/shared/u0/s", {"signal": 9}, "signal"),
+    ],
+)
+def test_what_the_hosts_killer_chose_is_in_the_verdict(with_registry, chosen, report, expected) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        begin(registry)
+        await registry.doom(chosen)
+        verdict = await registry.end(REF, **report)
+        assert verdict.outcome == expected
+        if expected == "killed":
+            assert verdict.reason == f"the host ran out of memory, and systemd-oomd chose {chosen}"
 
     with_registry(work)

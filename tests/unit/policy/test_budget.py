@@ -26,8 +26,8 @@ def test_a_request_may_lower_but_not_raise():
     policy = PolicyBudget(memory=4 * GIB, pids=100, cpu_weight=200, cpu_cores=2)
     low = Budget(memory_max=GIB, pids_max=10, cpu_weight=50, cpu_cores=0.5)
     assert budget_for(policy, low, 8 * GIB) == (low, [])
-    given, notes = budget_for(policy, Budget(9 * GIB, GIB, 4_000_000, 10_000, 8), Budget(memory_max=2 * GIB))
-    assert given == Budget(2 * GIB, 0, 100, 200, 2)
+    given, notes = budget_for(policy, Budget(None, 9 * GIB, GIB, 4_000_000, 10_000, 8), Budget(memory_max=2 * GIB))
+    assert given == Budget(None, 2 * GIB, 0, 100, 200, 2)
     assert notes == [
         "memory: 9.0 GiB requested, 2.0 GiB given",
         "swap: 1.0 GiB requested, 0 B given",
@@ -50,3 +50,15 @@ def test_a_budget_in_which_nothing_can_run_is_refused():
 
 def test_what_is_between_two_pages_is_no_shortfall():
     assert budget_for(PolicyBudget(), Budget(memory_max=GIB + 5), None) == (Budget(memory_max=GIB), [])
+
+
+def test_what_is_expected_is_no_limit():
+    given, notes = budget_for(PolicyBudget(), Budget(memory_expected=GIB), 4 * GIB)
+    assert (given.memory_expected, given.memory_max, notes) == (GIB, 4 * GIB, [])
+    with pytest.raises(InvalidInput, match=r"^budget\.memoryExpected: 0 is not between"):
+        budget_for(PolicyBudget(), Budget(memory_expected=0), None)
+
+
+def test_no_more_is_expected_than_is_given():
+    given, _ = budget_for(PolicyBudget(memory=GIB), Budget(memory_expected=2 * GIB), 4 * GIB)
+    assert given.memory_expected == GIB

@@ -95,7 +95,7 @@ def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path) -> None:
     newer = sqlite3.connect(path)
     newer.execute("PRAGMA user_version = 7")
     newer.close()
-    with pytest.raises(AgentcgError, match="was written by a newer agentcg \\(format 7, this one knows 1\\)"):
+    with pytest.raises(AgentcgError, match="was written by a newer agentcg \\(format 7, this one knows 2\\)"):
         Store(str(path))
 
 
@@ -127,3 +127,38 @@ def test_a_history_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(AgentcgError, match=f"cannot write to the history in {tmp_path}/h"):
         store.add("x", 7, verdict())
+
+
+S1, S2 = SessionRef("u0", "s1"), SessionRef("u0", "s2")
+
+
+def test_a_session_comes_to_the_most_of_its_last_five(tmp_path: Path) -> None:
+    path = str(tmp_path / "h")
+    store = Store(path)
+    assert store.session_peak(S1) is None
+    for peak in (900, 300, 500, 400, 200, 100):
+        store.add_session(S1, 0.0, peak)
+    store.add_session(S2, 0.0, 7)
+    store.add_session(SessionRef("u1", "s1"), 0.0, 8)
+    store.close()
+    again = Store(path)
+    assert (again.session_peak(S1), again.session_peak(S2)) == (500, 7)
+    again.close()
+    with pytest.raises(AgentcgError, match=f"cannot write to the history in {path}"):
+        again.add_session(S1, 0.0, 1)
+
+
+def test_a_history_of_the_first_format_is_kept_and_carried_on(tmp_path: Path) -> None:
+    path = str(tmp_path / "h")
+    store = Store(path)
+    store.add("pytest", 7, verdict(100))
+    store.close()
+    old = sqlite3.connect(path)
+    old.executescript("DROP TABLE sessions; PRAGMA user_version = 1")
+    old.close()
+    for _ in range(2):  # The second time it is of the present format.
+        store = Store(path)
+        assert store.summary("pytest").memory_peak_max == 100
+        store.add_session(S1, 0.0, 5)
+        assert store.session_peak(S1) == 5
+        store.close()

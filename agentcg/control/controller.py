@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller: look, decide, act. It is called by the kernel's events and by calls that begin, and looks again by
+itself only while something is at stake: while a protected session may grow, or somebody is stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import replace
+from functools import partial
+
+from agentcg.cgroup import files
+from agentcg.cgroup.node import Node
+from agentcg.control.decide import decide, yields
+from agentcg.control.guard import Guard
+from agentcg.control.live import LiveCall, LiveSession
+from agentcg.control.look import Eyes, Gauge
+from agentcg.control.registry import Registry
+from agentcg.control.reserve import ALERT
+from agentcg.control.stops import Stops
+from agentcg.control.view import Mechanism, Plan, SessionView, Settings, Snapshot
+from agentcg.errors import Unsupported
+from agentcg.model import CallRef, SessionRef
+from agentcg.policy.budget import budget_for
+
+__all__ = ["Controller"]
+
+log = logging.getLogger("agentcg.control")
+
+TICK_SEC = 0.01
+"""While a protected session lives beside others: how often its growth is looked for."""
+LOOK_SEC = 0.1
+"""How often everybody is looked at while they have a wall."""
+GROWN = 2 << 20
+"""Growth of all that are not protected after which everybody is looked at before that time."""
+TRIP_STEP = 2 << 20
+"""A tripwire is moved if it would move by this at least."""
+FIRST_WEIGHT, PLAIN_WEIGHT = 10_000, 100
+"""cpu.weight of the protected against that of all others, while there are any; without, both are plain."""
+CALM = 0.05
+"""How far below the line of alert, as a part of the wall, they have to be for it to end."""
+PAUSE_SEC = 0.005
+"""The least time between two looks for which the kernel's events call."""
+GUARD_SEC = 10.0
+"""A guard that lives for less is not started again."""
+FREEZING: frozenset[Mechanism] = frozenset(("hold", "tripwire", "yield"))
+"""What needs somebody who thaws if we die."""
+
+
+class Controller:
+    """An :class:`~agentcg.control.observer.Observer` of a registry. Belongs to the loop it was made on.
+
+    Nothing is frozen without a guard that thaws it if we die.
+
+    :param dry_run: decide and log, do nothing
+    """
+
+    def __init__(self, registry: Registry, settings: Settings, *, dry_run: bool = False) -> None:
+        self._registry, self._settings, self._dry_run = registry, settings, dry_run
+        self._loop = asyncio.get_running_loop()
+        self._stops = Stops(registry, dry_run=dry_run)
+        self._eyes = Eyes()
+        self._gauges: dict[SessionRef, Gauge] = {}
+        self._shared = Gauge(registry.tree.shared)
+        self._shared_at_look = 0
+        self._looked = 0.0
+        self._trips: dict[SessionRef, int | None] = {}  # What their memory.high is.
+        self._tripped: set[SessionRef] = set()
+        self._watches: dict[SessionRef, int | None] = {}
+        self._timer: asyncio.Handle | None = None
+        self._reclaiming: set[asyncio.Task[None]] = set()
+        self._protected_grew: float | None = None
+        self._yielding = False
+        self._credit, self._credited = 0.0, time.monotonic()
+        self._killed: float | None = None
+        self._reclaimed: float | None = None
+        self._followed: dict[SessionRef, int] = {}  # What undeclared protected sessions held when last reserved for.
+        self._wall_at_look: int | None = None
+        self._guard_began = -math.inf
+        watch = registry.poll.watch_file
+        self._shared_tripped = False
+        self._shared_watch = watch(registry.tree.shared.fd, "memory.events.local", self._trip_all)
+        # Every tenant has the same.
+        self._tenant_wall = budget_for(registry.policy.tenant, None, registry.capacity)[0].memory_max
+        self._guard = Guard(registry.tree.root.node.fd, on_thawed=self._thawed, on_ended=self._unguarded)
+        if not dry_run and settings.mechanisms & FREEZING:
+            self._start_guard()
+
+    # What happens
+
+    def opened(self, live: LiveSession) -> None:
+        """A session came."""
+        ref = live.session.ref
+        if live.session.protected:
+            self._gauges[ref] = Gauge(live.node.top)
+            self._weigh()
+        else:
+            watch = self._registry.poll.watch_file
+            self._watches[ref] = watch(live.node.top.fd, "memory.events.local", partial(self._trip, ref))
+        self.poke()
+
+    def closed(self, live: LiveSession) -> None:
+        """A session went."""
+        ref = live.session.ref
+        if gauge := self._gauges.pop(ref, None):
+            gauge.close()
+            self._followed.pop(ref, None)
+            self._weigh()
+        self._registry.poll.unwatch(self._watches.pop(ref, None))
+        self._trips.pop(ref, None)
+        self.poke()
+
+    def begun(self, live: LiveCall) -> None:
+        """A call came: decide before anything can run in it."""
+        self._stops.began(live)
+        if self._wall is not None and live.claim is not None and not live.session.session.protected:
+            self.look()
+
+    def amended(self, live: LiveCall) -> None:
+        """A call's claim may be another."""
+        self.poke()
+
+    def finished(self, live: LiveCall) -> None:
+        """A call went."""
+        self._stops.forget(live)
+        if self._wall is not None:
+            self.poke()
+
+    def _trip(self, ref: SessionRef) -> None:
+        self._tripped.add(ref)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Look at once, but not twice within :data:`PAUSE_SEC`."""
+        wait = self._looked + PAUSE_SEC - time.monotonic()
+        if wait <= 0:
+            self.look()
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(wait, self.look)
+
+    def _trip_all(self) -> None:
+        # While nobody watches closely, it was to call us, no more.
+        self._shared_tripped = self._shared_tripped or self._registry.reserves.alert
+        self._look_soon()
+
+    def poke(self) -> None:
+        """Look as soon as the loop comes to it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_soon(self.look)
+
+    def close(self) -> None:
+        """Let everybody go on, and stop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._act(Plan(tripwires=dict.fromkeys(self._trips, None)))
+        self._yield(False, time.monotonic())
+        for gauge in (self._shared, *self._gauges.values()):
+            gauge.close()
+        self._eyes.close()
+        for handle in (self._shared_watch, *self._watches.values()):
+            self._registry.poll.unwatch(handle)
+        self._guard.close()
+
+    # The guard
+
+    def _start_guard(self) -> None:
+        again, self._guard_began = time.monotonic() - self._guard_began < GUARD_SEC, time.monotonic()
+        try:
+            if again:
+                raise Unsupported("the guard ends as soon as it is started", hint="see the system's log")
+            self._guard.start()
+        except Unsupported as error:
+            log.warning("nothing will be frozen, for want of who would thaw it: %s", error)
+            self._settings = replace(self._settings, mechanisms=self._settings.mechanisms - FREEZING)
+
+    def _thawed(self, count: int) -> None:
+        """We were silent for so long that the guard let everybody go on: so it is, until the next look."""
+        self._stops.thawed()
+        self._yielding = False
+        self._trips.clear()
+        self.poke()
+
+    def _unguarded(self, reason: str) -> None:
+        self._act(Plan(tripwires=dict.fromkeys(self._trips, None)))
+        self._yield(False, time.monotonic())
+        self._start_guard()
+        self.poke()
+
+    # The tick
+
+    def _tick(self) -> None:
+        """Look at what grows; at everybody only if that is worth it."""
+        now = time.monotonic()
+        self._look_at_protected(now)
+        shared = self._shared.read()
+        due = now - self._looked >= LOOK_SEC and (self._stops.any or shared != self._shared_at_look)
+        due = due or abs(shared - self._shared_at_look) >= GROWN or self._wall != self._wall_at_look
+        if self._wall is not None and due:
+            self.look()
+            return
+        self._yield(yields(self._snapshot(now, ()), self._settings), now)
+        self._again()
+
+    def _look_at_protected(self, now: float) -> None:
+        for ref, gauge in self._gauges.items():
+            before = gauge.last
+            if gauge.read() - before >= self._settings.growth_min:
+                self._protected_grew = now
+            live = self._registry.sessions.get(ref)
+            if live is None or (live.claim is not None and gauge.last <= live.reserve):
+                continue
+            if gauge.last - self._followed.get(ref, 0) >= self._settings.growth_min:
+                self._followed[ref] = gauge.last
+                self._registry.reserves.protect(live)
+
+    def _again(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._stops.any or self._yielding:
+            self._guard.beat()
+        else:
+            self._guard.arm(False)
+        others = len(self._registry.sessions) > len(self._gauges)
+        alert = self._wall is not None and self._registry.reserves.alert
+        if (others and (self._gauges or alert)) or self._yielding:
+            self._timer = self._loop.call_later(TICK_SEC, self._tick)
+        elif self._stops.any or self._gauges or (self._wall is not None and others):
+            self._timer = self._loop.call_later(LOOK_SEC, self._tick)
+        else:
+            self._timer = None
+
+    def look(self) -> None:
+        """Look at everybody, decide, and act."""
+        now = self._looked = time.monotonic()
+        try:
+            self._look_at_protected(now)
+            self._shared_at_look, self._wall_at_look = self._shared.read(), self._wall
+            self._stay_alert()
+            self._eyes.begin()
+            plan = decide(self._snapshot(now, self._sessions()), self._settings)
+            self._tripped.clear()
+            self._shared_tripped = False
+            self._act(plan)
+            self._yield(plan.yielding, now)
+        except OSError:
+            log.exception("something of this look could not be done")  # The next one tries again.
+        finally:
+            self._again()
+
+    @property
+    def _wall(self) -> int | None:
+        """The nearest wall."""
+        walls = (self._registry.reserves.wall, self._tenant_wall)
+        return min((wall for wall in walls if wall is not None), default=None)
+
+    def _stay_alert(self) -> None:
+        """Watch closely while the others come near a wall; the kernel tells when they do."""
+        if self._wall is not None:
+            near = ALERT - (CALM if self._registry.reserves.alert else 0.01)
+            self._registry.reserves.watch_closely(self._shared_at_look > self._wall * near)
+
+    def _sessions(self) -> tuple[SessionView, ...]:
+        # What may be reclaimed or ended matters only where memory is short.
+        short = self._wall is not None and self._shared_at_look > self._wall * 7 // 8
+        return tuple(
+            self._eyes.session(live, tripped=ref in self._tripped, closely=short and not live.session.protected)
+            for ref, live in self._registry.sessions.items()
+            if not live.closing
+        )
+
+    def _snapshot(self, now: float, sessions: tuple[SessionView, ...]) -> Snapshot:
+        return Snapshot(
+            now=now,
+            wall=self._registry.reserves.wall,
+            tripped=self._shared_tripped,
+            tenant_wall=self._tenant_wall,
+            sessions=sessions,
+            protected_grew=self._protected_grew,
+            yielding=self._yielding,
+            yield_credit=self._earn(now),
+            reclaimed=self._reclaimed,
+            killed=self._killed,
+        )
+
+    # What is done
+
+    def _act(self, plan: Plan) -> None:
+        if plan.stopped:
+            self._guard.arm(True)
+        self._stops.apply(plan.stopped)
+        for ref in plan.turns:
+            if live := self._registry.sessions.get(ref):
+                live.turn_until = time.monotonic() + self._settings.turn_sec
+        for ref, high in plan.tripwires.items():
+            self._set_tripwire(ref, high)
+        for ref, size in plan.reclaim.items():
+            self._reclaim(ref, size)
+        if plan.kill is not None:
+            self._kill(*plan.kill)
+
+    def _set_tripwire(self, ref: SessionRef, high: int | None) -> None:
+        before = self._trips.get(ref)
+        if before == high or (before is not None and high is not None and abs(high - before) < TRIP_STEP):
+            return
+        live = self._registry.sessions.get(ref)
+        if live is None or live.closing or self._dry_run:
+            return
+        self._trips[ref] = high
+        self._registry.tree.trip(live.node, high)
+
+    def _earn(self, now: float) -> float:
+        """Return the credit for yielding, which is spent while it goes on, and earned at the same rate otherwise."""
+        since, self._credited = now - self._credited, now
+        self._credit += -since if self._yielding else since
+        self._credit = min(max(self._credit, 0.0), self._settings.yield_max_sec)
+        return self._credit
+
+    def _yield(self, wanted: bool, now: float) -> None:
+        if wanted == self._yielding or self._dry_run:
+            return
+        self._earn(now)
+        if wanted:
+            self._guard.arm(True)
+            self._registry.tree.shared.freeze()
+        else:
+            self._registry.tree.shared.thaw()
+        self._yielding = wanted
+
+    def _weigh(self) -> None:
+        if self._settings.has("cpu") and not self._dry_run:
+            weight = FIRST_WEIGHT if self._gauges else PLAIN_WEIGHT
+            self._registry.tree.weigh("reserved", weight)
+
+    def _reclaim(self, ref: SessionRef, size: int) -> None:
+        live = self._registry.sessions.get(ref)
+        if live is None or self._reclaiming:
+            return
+        log.info("%sreclaiming %d bytes of page cache from %s", self._would, size, ref)
+        self._reclaimed = time.monotonic()
+        if not self._dry_run:
+            task = asyncio.create_task(asyncio.to_thread(_reclaim, live.node.top, size))
+            self._reclaiming.add(task)
+            task.add_done_callback(self._reclaiming.discard)
+
+    def _kill(self, ref: CallRef, reason: str) -> None:
+        log.info("%skilling %s: %s", self._would, ref, reason)
+        live = self._registry.calls.get(ref)
+        if live is not None and live.finishing is None and not self._dry_run:
+            self._killed = time.monotonic()
+            self._registry.bus.publish("call_killed", ref, reason)
+            self._registry.finish(live, reason=reason)
+
+    @property
+    def _would(self) -> str:
+        return "dry run: " if self._dry_run else ""
+
+
+def _reclaim(node: Node, size: int) -> None:
+    try:
+        files.write(node.fd, "memory.reclaim", str(size))
+    except OSError:  # EAGAIN: less than that could be had.
+        log.debug("%s: could not reclaim %d bytes", node.name, size)
