@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 from asyncvarlink import VarlinkInterface
 
 from agentcg.api import interfaces as wire
@@ -23,7 +25,7 @@ from agentcg.cgroup.node import Inner, Leaf
 from agentcg.errors import AgentcgError
 from agentcg.kernel.sys import set_parent_death_signal
 from agentcg.replay.follower import Placement
-from agentcg.replay.plan import PlannedCall, SessionPlan
+from agentcg.replay.plan import PlannedCall, SessionPlan, with_margin
 
 __all__ = ["AgentcgArm", "Arm", "NoArm", "Place", "PlacedCall", "Verdict"]
 
@@ -106,7 +108,7 @@ class NoArm:
         _end_all(self.node)
         self.node.close()
 
-    async def open(self, plan: SessionPlan) -> PlainPlace:
+    async def open(self, plan: SessionPlan) -> Place:
         return PlainPlace(self.node.make_leaf(plan.name))
 
 
@@ -139,11 +141,28 @@ class PlainCall:
 
 
 class AgentcgArm:
-    """A daemon of its own, started for the run."""
+    """A daemon of its own, started for the run.
 
-    def __init__(self, parent: Inner, directory: str, memory_max: int, policy: str) -> None:
+    :param options: more options of ``agentcg daemon``
+    :param history: the daemon's history; one of its own, and empty, if left out
+    :param declares: sessions and calls say beforehand what they will hold at most
+    """
+
+    def __init__(
+        self,
+        parent: Inner,
+        directory: str,
+        memory_max: int,
+        policy: str = "default",
+        *,
+        options: Sequence[str] = (),
+        history: str | None = None,
+        declares: bool = True,
+    ) -> None:
         self._parent = parent
         self._directory, self._memory_max, self._policy = directory, memory_max, policy
+        self._options, self._history, self._declares = options, history, declares
+        self._idle_cpu = 0.0
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> AgentcgArm:
@@ -161,8 +180,9 @@ class AgentcgArm:
 
     async def _start(self, scratch: str) -> None:
         command = [sys.executable, "-c", "from agentcg.cli import main; main()", "daemon", "--verbose"]
-        command += ["--socket", self._socket, "--history", f"{scratch}/history.sqlite", "--policy", self._policy]
-        command += ["--root", f"{self._directory}/agentcg", "--memory-max", str(self._memory_max)]
+        history = self._history or f"{scratch}/history.sqlite"
+        command += ["--socket", self._socket, "--history", history, "--policy", self._policy]
+        command += ["--root", f"{self._directory}/agentcg", "--memory-max", str(self._memory_max), *self._options]
         with self._log.open("wb") as log:
             daemon = await asyncio.create_subprocess_exec(
                 *command,
@@ -179,6 +199,20 @@ class AgentcgArm:
                 said = self._last_words()
                 raise AgentcgError(f"the replay's daemon did not come up: {said}", hint="try `agentcg doctor`")
             await asyncio.sleep(0.05)
+        self._process = psutil.Process(daemon.pid)
+        self._idle_cpu = self._total_cpu()
+
+    def _total_cpu(self) -> float:
+        times = self._process.cpu_times()
+        return times.user + times.system
+
+    def cpu_sec(self) -> float:
+        """CPU seconds that the daemon has used since it was ready. :raises psutil.NoSuchProcess: if it has ended"""
+        return self._total_cpu() - self._idle_cpu
+
+    def log_text(self) -> str:
+        """What the daemon has logged."""
+        return self._log.read_text(errors="replace")
 
     async def _answers(self) -> bool:
         try:
@@ -202,15 +236,16 @@ class AgentcgArm:
             raise AgentcgError(f"the replay's daemon ended with status {died}: {self._last_words()}")
 
     def _last_words(self) -> str:
-        return self._log.read_text(errors="replace").strip()[-2000:]
+        return self.log_text().strip()[-2000:]
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def open(self, plan: SessionPlan) -> ManagedPlace:
+    async def open(self, plan: SessionPlan) -> Place:
         client = await aconnect(self._socket)
         try:
-            budget = types.Budget(memoryMax=plan.reserve) if plan.reserve else None
+            size = plan.reserve or with_margin(plan.peak)
+            budget = types.Budget(memoryExpected=size) if self._declares else None
             reply = await _ask(
                 client,
                 wire.SessionInterface,
@@ -224,7 +259,7 @@ class AgentcgArm:
         except BaseException:
             client.close()
             raise
-        return ManagedPlace(client, reply["session"].session, reply["procs"])
+        return ManagedPlace(client, reply["session"].session, reply["procs"], declares=self._declares)
 
 
 async def _ask(
@@ -237,8 +272,8 @@ async def _ask(
 class ManagedPlace:
     """A session that the daemon opened for us, on a connection of its own."""
 
-    def __init__(self, client: AsyncClient, name: str, procs: int) -> None:
-        self._client, self._name, self._procs = client, name, procs
+    def __init__(self, client: AsyncClient, name: str, procs: int, *, declares: bool = True) -> None:
+        self._client, self._name, self._procs, self._declares = client, name, procs, declares
         self.agent = Placement(procs)
 
     async def begin(self, call: PlannedCall) -> ManagedCall:
@@ -249,7 +284,7 @@ class ManagedPlace:
             session=self._name,
             tool=call.tool,
             command=[call.command],
-            intent=types.Intent(memoryExpected=call.declared),
+            intent=types.Intent(memoryExpected=call.declared) if self._declares else None,
             hint=None,
             leased=True,
             id=None,

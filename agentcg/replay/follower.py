@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -46,17 +46,27 @@ class Follower:
         self._said = cast(asyncio.StreamReader, process.stdout)
         self._heard = heard
         self.growth: list[Growth] = []
+        self.rounds = 0
+        """Rounds of its loop that it has burnt CPU time with: how fast they come says how much of a CPU it has."""
         self.trouble = ""
         """Why it gave up by itself."""
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, program: str, placement: Placement, heard: Callable[[], None] = lambda: None) -> Follower:
+    async def start(
+        cls,
+        program: str,
+        placement: Placement,
+        heard: Callable[[], None] = lambda: None,
+        *,
+        options: Sequence[str] = (),
+    ) -> Follower:
         """Start a process in its cgroup. ``heard`` is called when a point is done.
 
+        :param options: more options of the program
         :raises AgentcgError: if it cannot be started
         """
-        arguments = ["--procs", str(placement.procs)]
+        arguments = [*options, "--procs", str(placement.procs)]
         if placement.oom_score_adj is not None:
             arguments += ["--oom-score-adj", str(placement.oom_score_adj)]
         try:
@@ -99,6 +109,7 @@ class Follower:
         while line := await self._said.readline():
             kind, *rest = line.split(None, 1)
             if kind == b"d":
+                self.rounds += int(rest[0])
                 self._heard()
             elif kind == b"g":
                 size, latency = rest[0].split()

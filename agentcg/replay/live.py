@@ -19,7 +19,7 @@ from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmName, ArmResult
 from agentcg.replay.session import SessionReplay
 
-__all__ = ["Options", "Progress", "replay"]
+__all__ = ["Options", "Progress", "replay", "run_arm"]
 
 Progress = Callable[[str, float], None]
 """Told what is going on, and how far it has come, from 0 to 1."""
@@ -40,6 +40,8 @@ class Options:
     timeout_sec: float = 600.0
     """For each arm."""
     warm_up: bool = False
+    load_options: tuple[str, ...] = ()
+    """More options of ``agentcg-load``."""
 
 
 def replay(
@@ -76,7 +78,7 @@ async def _arms(
                 else NoArm(parent, options.memory_max)
             )
             async with arm:
-                results.append(await _arm(name, arm, plans, options, program, progress))
+                results.append(await run_arm(name, arm, plans, options, program, progress))
             if not parent.remove_tree(name):
                 raise AgentcgError(f"{directory}/{name} stays busy", hint="see which processes are in it")
     except asyncio.CancelledError:
@@ -84,12 +86,23 @@ async def _arms(
     return results
 
 
-async def _arm(
-    name: ArmName, arm: Arm, plans: Sequence[SessionPlan], options: Options, program: str, progress: Progress
+async def run_arm(
+    name: ArmName,
+    arm: Arm,
+    plans: Sequence[SessionPlan],
+    options: Options,
+    program: str,
+    progress: Progress = lambda text, share: None,
 ) -> ArmResult:
+    """Replay the sessions side by side in an arm that has been entered, and return how that went.
+
+    :param program: the path of ``agentcg-load``
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    sessions = [SessionReplay(plan, speed=options.speed, program=program) for plan in plans]
+    sessions = [
+        SessionReplay(plan, speed=options.speed, program=program, options=options.load_options) for plan in plans
+    ]
     tasks = [asyncio.create_task(session.run(arm)) for session in sessions]
     try:
         left = set(tasks)
@@ -116,4 +129,4 @@ async def _arm(
 
 
 def _label(name: ArmName) -> str:
-    return "with agentcg" if name == "agentcg" else "without agentcg"
+    return {"agentcg": "with agentcg", "none": "without agentcg"}.get(name, name)

@@ -16,7 +16,17 @@ from agentcg.trace.demand import CallDemand, demand
 from agentcg.trace.model import Recording
 from agentcg.trace.profile import Profile
 
-__all__ = ["Piece", "PlannedCall", "SessionPlan", "make_plan", "name_for", "points", "protect", "unique_names"]
+__all__ = [
+    "Piece",
+    "PlannedCall",
+    "SessionPlan",
+    "make_plan",
+    "name_for",
+    "points",
+    "protect",
+    "unique_names",
+    "with_margin",
+]
 
 RESERVE_MARGIN = 0.05
 RESERVE_LEAST = 16 << 20
@@ -91,7 +101,12 @@ def make_plan(recording: Recording, name: str, *, agent_memory: int = 0) -> Sess
 
 def protect(plan: SessionPlan, size: int | None) -> SessionPlan:
     """Return ``plan`` with ``size`` bytes reserved, or what it holds at most and a margin."""
-    return replace(plan, reserve=size or plan.peak + max(round(plan.peak * RESERVE_MARGIN), RESERVE_LEAST))
+    return replace(plan, reserve=size or with_margin(plan.peak))
+
+
+def with_margin(peak: int) -> int:
+    """Return what a session declares that held ``peak`` bytes at most when it was recorded, in bytes."""
+    return peak + max(round(peak * RESERVE_MARGIN), RESERVE_LEAST)
 
 
 def _step(agent: Profile, call: CallDemand) -> int:

@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 __all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State", "latency", "to_json"]
 
-ArmName = Literal["none", "agentcg"]
+ArmName: TypeAlias = str
+"""``none`` and ``agentcg`` are those of ``agentcg replay``; a bench has more."""
 
 State = Literal["finished", "died", "refused", "timed_out"]
 """``died``: the agent's own process did, and all that was left of the session with it. ``refused``: it was never let
@@ -66,6 +67,8 @@ class SessionResult:
     oom_kills_call: int
     reason: str = ""
     """Why it did not finish."""
+    grown: int = 0
+    """What all growth steps came to, bytes: less than recorded, if it died before."""
 
     @property
     def ratio(self) -> float | None:

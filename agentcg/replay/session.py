@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Sequence
 
 from agentcg.errors import AgentcgError
 from agentcg.replay.arms import Arm, Place, Verdict
@@ -21,10 +22,11 @@ class SessionReplay:
     """The replay of one session.
 
     :param program: the path of ``agentcg-load``
+    :param options: more options of that
     """
 
-    def __init__(self, plan: SessionPlan, *, speed: float, program: str) -> None:
-        self.plan, self._speed, self._program = plan, speed, program
+    def __init__(self, plan: SessionPlan, *, speed: float, program: str, options: Sequence[str] = ()) -> None:
+        self.plan, self._speed, self._program, self._options = plan, speed, program, options
         self.started_calls = 0
         self.failed: list[CallResult] = []
         self.state: State | None = None
@@ -54,7 +56,7 @@ class SessionReplay:
             self._finish("refused", str(error))
             return
         try:
-            agent = await Follower.start(self._program, place.agent, self._piece_done)
+            agent = await Follower.start(self._program, place.agent, self._piece_done, options=self._options)
             try:
                 await self._run(place, agent)
             finally:
@@ -134,7 +136,7 @@ class SessionReplay:
         began = loop.time()
         placed = await place.begin(call)
         boundaries = loop.time() - began
-        follower = await Follower.start(self._program, placed.placement)
+        follower = await Follower.start(self._program, placed.placement, options=self._options)
         try:
             follower.follow(points(call, self._speed), last=True)
             status = await follower.wait()
@@ -164,4 +166,5 @@ class SessionReplay:
             oom_kills_agent=self._oom_agent,
             oom_kills_call=self._oom_call,
             reason=self._reason,
+            grown=sum(step.size for step in self._growth),
         )

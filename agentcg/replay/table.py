@@ -24,7 +24,7 @@ def render(results: Sequence[ArmResult]) -> RenderableType:
     table.add_column("Session")
     table.add_column("")
     for result in results:
-        table.add_column(_TITLES[result.arm])
+        table.add_column(_title_of(result))
     for index in range(len(results[0].sessions)):
         sessions = [result.sessions[index] for result in results]
         rows = [_row(session) for session in sessions]
@@ -42,6 +42,10 @@ def _title(result: ArmResult) -> str:
     number = len(result.sessions)
     count = f"{number} session{'s' * (number > 1)}"
     return f"{count} at {result.speed:g} times the recorded pace, {format_size(result.memory_max)} for all"
+
+
+def _title_of(result: ArmResult) -> str:
+    return _TITLES.get(result.arm, result.arm)
 
 
 def _name(session: SessionResult) -> str:
@@ -93,13 +97,13 @@ def _explanations(results: Sequence[ArmResult]) -> list[Text]:
     for result in results:
         for session in result.sessions:
             if session.reason:
-                lines.append(Text(f"{_TITLES[result.arm]}, {session.name}: {session.reason}."))
+                lines.append(Text(f"{_title_of(result)}, {session.name}: {session.reason}."))
             for call in session.failed[:_SHOWN_CALLS]:
                 said = call.advice or f"{call.outcome.replace('_', ' ')}, and nobody told the agent why"
-                lines.append(Text(f"{_TITLES[result.arm]}, {session.name}, {_short(call.command)}: {said}"))
+                lines.append(Text(f"{_title_of(result)}, {session.name}, {_short(call.command)}: {said}"))
             more = len(session.failed) - _SHOWN_CALLS
             if more > 0:
-                lines.append(Text(f"{_TITLES[result.arm]}, {session.name}: {more} more calls failed."))
+                lines.append(Text(f"{_title_of(result)}, {session.name}: {more} more calls failed."))
     return lines
 
 

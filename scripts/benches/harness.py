@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 __all__ = ["Arm", "Bench", "Measured", "Part", "Plan", "Ratio", "Stage", "measure", "time_limit"]
 
-Repetition = Callable[[], Mapping[str, float]]
-"""Does the thing once, and returns ``{metric: value}``, the same metrics each time."""
+Repetition = Callable[[], Mapping[str, float | None]]
+"""Does the thing once, and returns ``{metric: value}``, the same metrics each time; None where there was nothing to
+measure this time."""
 
 SETUP_SEC = 180.0
 REPETITION_SEC = 60.0
@@ -40,11 +41,15 @@ class Arm:
 
     :param prepare: sets it up, and returns what does one repetition
     :param settle_sec: how long to wait after a repetition because others go on with it in the background
+    :param limit_sec: how long a repetition may take; REPETITION_SEC if left out
+    :param expected_sec: what a repetition takes, roughly: a run that is long says so before
     """
 
     name: str
     prepare: Callable[[Stage], Repetition]
     settle_sec: float = 0.0
+    limit_sec: float | None = None
+    expected_sec: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,17 @@ class Part:
     """Arms that are measured together in one place.
 
     :param vm: options of ``scripts/vm run`` where the host cannot enforce; None: always on the host
-    :param quick_sec: how long ``--quick`` measures, in seconds
+    :param quick_sec: how long ``--quick`` measures, in seconds; 0: it leaves this part out
+    :param quick_arms: the arms of ``--quick``; all if left out
+    :param full_sec: the longest that a full run measures
     """
 
     name: str
     arms: Callable[[], Sequence[Arm]]
     vm: tuple[str, ...] | None
     quick_sec: float
+    quick_arms: tuple[str, ...] = ()
+    full_sec: float = 1500.0
 
 
 @dataclass(frozen=True)
@@ -66,20 +75,33 @@ class Ratio:
     """A comparison of the arm ``of`` with the arm ``to`` of the same part.
 
     ``difference``: the median of the paired differences, in the metric's unit, instead of the quotient of the medians.
+    ``base``: how much of the way from ``to`` down to this arm was made: (to - of) / (to - base), of medians.
+    Without ``to``, it is the metric itself that has a goal, its ``summary`` over the rounds.
     """
 
     name: str
     of: str
-    to: str
+    to: str = ""
     metric: str = "total_ms"
     goal: float | None = None
     better: Literal["lower", "higher"] = "lower"
     difference: bool = False
+    base: str = ""
+    summary: Literal["median", "mean", "max"] = "median"
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that it needs."""
+        return tuple(filter(None, (self.of, self.to, self.base)))
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A comparison. ``units`` gives the unit of every metric, ``n`` how many rounds a full run has."""
+    """A comparison. ``units`` gives the unit of every metric, ``n`` how many rounds a full run has.
+
+    :param warm_up: rounds that come first and are not counted
+    :param before: what is to be done once, outside of the VM
+    """
 
     name: str
     summary: str
@@ -88,15 +110,21 @@ class Bench:
     ratios: tuple[Ratio, ...]
     n: int = 200
     quick_n: int = 30
+    warm_up: int = 3
+    before: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to measure: ``n`` rounds, or as many as begin within ``budget_sec``."""
+    """How long to measure: ``n`` rounds, or as many as begin within ``budget_sec``.
+
+    :param first: the number of the first round: another order for one that goes on where another stopped
+    """
 
     n: int
     warm_up: int = 3
     budget_sec: float = 1200.0
+    first: int = 0
 
 
 @dataclass
@@ -106,10 +134,27 @@ class Measured:
     part: str
     machine: str
     kernel: str
-    samples: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    samples: dict[str, dict[str, list[float | None]]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     """Arms that failed, and why; they have no samples."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def rounds(self) -> int:
+        """How many were completed."""
+        return max((len(values) for metrics in self.samples.values() for values in metrics.values()), default=0)
+
+    def joined(self, later: Measured) -> Measured:
+        """Return this with the rounds of ``later`` behind its own. Where an arm has none, nothing was measured."""
+        samples: dict[str, dict[str, list[float | None]]] = {}
+        for arm in self.samples | later.samples:
+            mine, others = self.samples.get(arm, {}), later.samples.get(arm, {})
+            samples[arm] = {
+                metric: [*mine.get(metric, [None] * self.rounds), *others.get(metric, [None] * later.rounds)]
+                for metric in mine | others
+            }
+        notes = [*self.notes, *later.notes]
+        return Measured(self.part, later.machine, later.kernel, samples, self.errors | later.errors, notes)
 
 
 @contextmanager
@@ -128,8 +173,16 @@ def time_limit(seconds: float, what: str) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def measure(arms: Sequence[Arm], plan: Plan, measured: Measured, say: Callable[[str], None]) -> None:
+def measure(
+    arms: Sequence[Arm],
+    plan: Plan,
+    measured: Measured,
+    say: Callable[[str], None],
+    kept: Callable[[], None] = lambda: None,
+) -> None:
     """Fill ``measured``. An arm that fails is left out from there on, with its error; the others go on.
+
+    ``kept`` is called after each round: what was measured so far can be saved.
 
     Each round has an order of its own. In a rotated one every arm would keep its neighbour, and pay in every round for
     what that one left to be done.
@@ -146,10 +199,10 @@ def measure(arms: Sequence[Arm], plan: Plan, measured: Measured, say: Callable[[
             except Exception as error:
                 _fail(measured, arm.name, error, say)
         say(f"measuring {', '.join(live)}" if live else "no arm is left")
-        settle = {arm.name: arm.settle_sec for arm in arms}
+        by_name = {arm.name: arm for arm in arms}
         for _ in range(plan.warm_up):
-            _round(live, list(live), settle, measured, say, keep=False)
-        order = random.Random(SEED)
+            _round(live, [by_name[name] for name in live], measured, say, keep=False)
+        order = random.Random(SEED + plan.first)
         deadline = time.monotonic() + plan.budget_sec
         # Garbage of one arm must not be collected on another's time.
         gc.disable()
@@ -158,7 +211,8 @@ def measure(arms: Sequence[Arm], plan: Plan, measured: Measured, say: Callable[[
                 if not live or time.monotonic() > deadline:
                     break
                 gc.collect()
-                _round(live, order.sample(list(live), len(live)), settle, measured, say, keep=True)
+                _round(live, [by_name[name] for name in order.sample(list(live), len(live))], measured, say, keep=True)
+                kept()
         finally:
             gc.enable()
     finally:
@@ -179,28 +233,27 @@ def _clean_up(stage: Stage) -> None:
 
 def _round(
     live: dict[str, Repetition],
-    order: Sequence[str],
-    settle: Mapping[str, float],
+    order: Sequence[Arm],
     measured: Measured,
     say: Callable[[str], None],
     *,
     keep: bool,
 ) -> None:
-    for name in order:
+    for arm in order:
         try:
-            with time_limit(REPETITION_SEC, "one repetition"):
-                metrics = live[name]()
+            with time_limit(arm.limit_sec or REPETITION_SEC, "one repetition"):
+                metrics = live[arm.name]()
             if keep:
-                _keep(measured.samples.setdefault(name, {}), metrics)
+                _keep(measured.samples.setdefault(arm.name, {}), metrics)
         except Exception as error:
-            del live[name]
-            measured.samples.pop(name, None)
-            _fail(measured, name, error, say)
+            del live[arm.name]
+            measured.samples.pop(arm.name, None)
+            _fail(measured, arm.name, error, say)
         else:
-            time.sleep(settle[name])
+            time.sleep(arm.settle_sec)
 
 
-def _keep(samples: dict[str, list[float]], metrics: Mapping[str, float]) -> None:
+def _keep(samples: dict[str, list[float | None]], metrics: Mapping[str, float | None]) -> None:
     if samples and samples.keys() != metrics.keys():
         raise ValueError(f"returned {sorted(metrics)} after {sorted(samples)}")
     for metric, value in metrics.items():

@@ -16,7 +16,7 @@ import psutil
 from agentcg.cgroup.delegate import find_mounts
 from agentcg.errors import AgentcgError
 
-__all__ = ["CHECKOUT", "can_enforce", "describe", "is_vm", "run_in_vm", "touch_memory"]
+__all__ = ["CHECKOUT", "busy", "can_enforce", "describe", "is_vm", "run_in_vm", "touch_memory"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +32,12 @@ def describe() -> str:
     model = models[0].partition(":")[2].strip() if models else os.uname().machine
     memory = psutil.virtual_memory().total / (1 << 30)
     return f"{len(os.sched_getaffinity(0))} CPUs ({model}), {memory:.1f} GiB of memory"
+
+
+def busy() -> str | None:
+    """Return that this machine is busy with something else, if it is: that is in all that is measured on it."""
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    return f"the host was busy before: a load of {load:.1f} on {cpus} CPUs" if load > cpus / 2 else None
 
 
 def can_enforce() -> bool:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benches.harness import Bench, Measured, Ratio
-from benches.stats import Estimate, median_difference, median_of, median_quotient
+from benches.stats import Estimate, median_difference, median_of, median_quotient, share_removed, summary_of
 
 __all__ = ["print_table", "result"]
 
@@ -27,8 +27,9 @@ def result(bench: Bench, parts: Sequence[Measured]) -> dict[str, Any]:
         for arm, metrics in part.samples.items():
             n = len(next(iter(metrics.values())))
             arms[arm] = {"n": n} | {
-                metric: _rounded(median_of(values), "p50") | {"unit": bench.units[metric]}
+                metric: _metric(there, n) | {"unit": bench.units[metric]}
                 for metric, values in metrics.items()
+                if (there := [value for value in values if value is not None])
             }
         arms |= {arm: {"n": 0, "error": error} for arm, error in part.errors.items()}
     return {
@@ -47,20 +48,37 @@ def _where(of_part: Mapping[str, str]) -> str:
     return "; ".join(f"{part}: {text}" for part, text in of_part.items())
 
 
+def _metric(values: Sequence[float], rounds: int) -> dict[str, float]:
+    found = _rounded(median_of(values), "p50")
+    return found | ({"n": len(values)} if len(values) < rounds else {})
+
+
 def _ratio(
-    ratio: Ratio, samples: Mapping[str, Mapping[str, Sequence[float]]], units: Mapping[str, str]
+    ratio: Ratio, samples: Mapping[str, Mapping[str, Sequence[float | None]]], units: Mapping[str, str]
 ) -> dict[str, Any]:
     fixed: dict[str, Any] = {"goal": ratio.goal, "better": ratio.better}
-    if ratio.difference:
+    if ratio.difference or not ratio.to:
         fixed["unit"] = units[ratio.metric]
-    of, to = (samples.get(arm, {}).get(ratio.metric) for arm in (ratio.of, ratio.to))
-    if of is None or to is None:
+    estimate = _estimate(ratio, [samples.get(arm, {}).get(ratio.metric, ()) for arm in ratio.arms])
+    if estimate is None:
         return {"value": None, "lo": None, "hi": None, **fixed, "holds": None}
-    estimate = median_difference(of, to) if ratio.difference else median_quotient(of, to)
     holds = None
     if ratio.goal is not None:
         holds = estimate.value <= ratio.goal if ratio.better == "lower" else estimate.value >= ratio.goal
     return _rounded(estimate, "value") | fixed | {"holds": holds}
+
+
+def _estimate(ratio: Ratio, arms: Sequence[Sequence[float | None]]) -> Estimate | None:
+    # Rounds in which every arm has a value: the order of an arm's rounds is that of the others.
+    rounds = [values for values in zip(*arms, strict=False) if None not in values]
+    if not rounds:
+        return None
+    of, *others = ([value for value in column if value is not None] for column in zip(*rounds, strict=True))
+    if not ratio.to:
+        return summary_of(of, ratio.summary)
+    if ratio.base:
+        return share_removed(of, *others)
+    return median_difference(of, *others) if ratio.difference else median_quotient(of, *others)
 
 
 def _rounded(estimate: Estimate, name: str) -> dict[str, float]:
@@ -78,7 +96,7 @@ def print_table(outcome: Mapping[str, Any], console: Console) -> None:
     for name, arm in outcome["arms"].items():
         for metric, given in arm.items():
             if metric not in ("n", "error"):
-                arms.add_row(name, metric, *_cells(given, "p50"), str(arm["n"]))
+                arms.add_row(name, metric, *_cells(given, "p50"), str(given.get("n", arm["n"])))
                 name = ""
     console.print(arms)
     for name, arm in outcome["arms"].items():

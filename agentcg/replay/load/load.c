@@ -2,15 +2,19 @@
 //
 // agentcg-load follows a demand: it holds as much memory and uses as much CPU time as it is told, when it is told.
 //
-//   agentcg-load [--procs FD] [--oom-score-adj N]
+//   agentcg-load [--procs FD] [--oom-score-adj N] [--cached PERCENT --directory DIR]
 //
 // Standard input has one point a line, "TIME MEMORY CPU": microseconds since the start, bytes held, and microseconds of
 // CPU time used since the start. For each point, in order, it first grows or shrinks to MEMORY, then burns CPU up to
 // CPU, then waits for TIME. A point that is reached late shifts all that follow by as much: a process that is held up
 // does the rest of its work later, not faster. At the end of the input it exits, and its memory is free.
 //
-// Standard output has "g BYTES MICROSECONDS" for each growth step, and "d" when a point is done, written at once: a
-// SIGKILL loses no more than the step under way. "e TEXT" says why it gives up, with exit status 2.
+// Standard output has "g BYTES MICROSECONDS" for each growth step, and "d ROUNDS" when a point is done, with the rounds
+// of its loop that burning the CPU took, written at once: a SIGKILL loses no more than the step under way. "e TEXT"
+// says why it gives up, with exit status 2.
+//
+// With --cached that part of what it holds is page cache: pages of a file in DIR, which has to be on a file system that
+// is not memory itself. They can be reclaimed; it reads all of them at each point, so that those it has lost come back.
 //
 // With --procs it first moves itself into the cgroup whose cgroup.procs FD is. The CPU time that growing takes counts
 // as burnt, so that a recorded page fault is not paid for twice. One thread: demand above one CPU takes longer.
@@ -36,6 +40,11 @@
 static char *space;
 static uint64_t held;
 static uint64_t page;
+
+static int file = -1; // What is page cache: the first `cached` bytes of this file.
+static const volatile char *mapped;
+static uint64_t cached;
+static uint64_t percent;
 
 static void put(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -78,9 +87,12 @@ static void wait_until(int64_t time) {
     }
 }
 
+static void read_all(uint64_t from, uint64_t to) {
+    for (; from < to; from += page)
+        (void)mapped[from];
+}
+
 static void grow(uint64_t target) {
-    int64_t began = now(CLOCK_MONOTONIC);
-    uint64_t before = held;
     while (held < target) {
         uint64_t size = target - held < PIECE ? target - held : PIECE;
         if (mprotect(space + held, size, PROT_READ | PROT_WRITE))
@@ -89,7 +101,6 @@ static void grow(uint64_t target) {
             ((volatile char *)space)[held + at] = 1;
         held += size;
     }
-    put("g %" PRIu64 " %" PRId64, held - before, now(CLOCK_MONOTONIC) - began);
 }
 
 // Page by page, as the recordings grew: a huge page would be a step of its own.
@@ -106,11 +117,38 @@ static void shrink(uint64_t target) {
     held = target;
 }
 
-static void burn(int64_t until) {
+static void forget(uint64_t target) {
+    // Only pages that nobody has mapped are given back.
+    if (madvise((void *)(uintptr_t)(mapped + target), cached - target, MADV_DONTNEED))
+        fail("madvise");
+    posix_fadvise(file, (off_t)target, (off_t)(cached - target), POSIX_FADV_DONTNEED);
+}
+
+static void hold(uint64_t memory) {
+    memory = (memory + page - 1) / page * page;
+    uint64_t of_file = memory / 100 * percent / page * page;
+    uint64_t before = held + cached;
+    if (memory - of_file < held)
+        shrink(memory - of_file);
+    if (of_file < cached)
+        forget(of_file);
+    int64_t began = now(CLOCK_MONOTONIC);
+    grow(memory - of_file);
+    if (of_file > cached)
+        read_all(cached, of_file);
+    cached = of_file;
+    if (memory > before)
+        put("g %" PRIu64 " %" PRId64, memory - before, now(CLOCK_MONOTONIC) - began);
+    read_all(0, cached);
+}
+
+static uint64_t burn(int64_t until) {
     volatile unsigned sum = 0;
-    while (now(CLOCK_THREAD_CPUTIME_ID) < until)
+    uint64_t rounds = 0;
+    for (; now(CLOCK_THREAD_CPUTIME_ID) < until; rounds++)
         for (unsigned i = 0; i < 2000; i++)
             sum += i;
+    return rounds;
 }
 
 static void place(int procs) {
@@ -126,6 +164,17 @@ static void set_oom_score(const char *text) {
     close(file);
 }
 
+static void open_file(const char *directory) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/agentcg-load-XXXXXX", directory);
+    file = mkostemp(path, O_CLOEXEC); // Not every file system has O_TMPFILE: virtio-fs may lack it.
+    if (file < 0 || unlink(path) || ftruncate(file, SPACE))
+        fail("making a file to read");
+    mapped = mmap(NULL, SPACE, PROT_READ, MAP_SHARED, file, 0);
+    if (mapped == MAP_FAILED)
+        fail("mapping a file");
+}
+
 static void follow(void) {
     char *line = NULL;
     size_t size = 0;
@@ -138,20 +187,16 @@ static void follow(void) {
         char more;
         if (sscanf(line, "%" SCNd64 " %" SCNu64 " %" SCNd64 " %c", &time, &memory, &cpu, &more) != 3)
             misused("not a point, TIME MEMORY CPU", line);
-        memory = (memory + page - 1) / page * page;
         if (memory > SPACE)
             misused("more memory than this program can hold", line);
-        if (memory > held)
-            grow(memory);
-        else if (memory < held)
-            shrink(memory);
-        burn(cpu_start + cpu);
+        hold(memory);
+        uint64_t rounds = burn(cpu_start + cpu);
         int64_t late = now(CLOCK_MONOTONIC) - (start + time);
         if (late > 0)
             start += late;
         else
             wait_until(start + time);
-        put("d");
+        put("d %" PRIu64, rounds);
     }
     if (ferror(stdin))
         fail("reading the points");
@@ -162,15 +207,21 @@ int main(int argc, char **argv) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL))
         fail("prctl");
     int procs = -1;
-    const char *oom_score = NULL;
+    const char *oom_score = NULL, *directory = NULL;
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 < argc && !strcmp(argv[i], "--procs"))
             procs = atoi(argv[i + 1]);
         else if (i + 1 < argc && !strcmp(argv[i], "--oom-score-adj"))
             oom_score = argv[i + 1];
+        else if (i + 1 < argc && !strcmp(argv[i], "--cached"))
+            percent = strtoul(argv[i + 1], NULL, 10);
+        else if (i + 1 < argc && !strcmp(argv[i], "--directory"))
+            directory = argv[i + 1];
         else
-            misused("usage: agentcg-load [--procs FD] [--oom-score-adj N], not", argv[i]);
+            misused("usage: agentcg-load [--procs FD] [--oom-score-adj N] [--cached PERCENT --directory DIR], not", argv[i]);
     }
+    if (percent > 100 || (percent && !directory))
+        misused("--cached", "it takes 0 to 100, and a --directory");
     if (procs >= 0)
         place(procs);
     if (oom_score)
@@ -180,6 +231,8 @@ int main(int argc, char **argv) {
     if (space == MAP_FAILED)
         fail("mmap");
     no_huge_pages(space, SPACE);
+    if (percent)
+        open_file(directory);
     follow();
     return 0;
 }

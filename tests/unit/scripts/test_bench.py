@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
 from benches import harness, main, report, stats
 from benches.harness import Arm, Bench, Measured, Part, Plan, Ratio
 
+from agentcg.errors import AgentcgError, InvalidInput
+
 
 def quiet(text):
     pass
@@ -64,6 +66,16 @@ def test_quotient_draws_whole_rounds():
 def test_difference_is_the_median_of_paired_differences():
     # The difference of the medians would be 4.
     assert stats.median_difference([10.0, 6.0, 1.0], [2.0, 5.0, 0.0]).value == 1.0
+
+
+def test_share_removed_is_of_what_there_is_to_remove():
+    assert stats.share_removed([12.0] * 3, [20.0] * 3, [10.0] * 3) == (0.8, 0.8, 0.8)
+    assert stats.share_removed([12.0], [10.0], [10.0]) is None
+
+
+def test_share_removed_leaves_out_resamples_that_say_nothing():
+    found = stats.share_removed([11.0, 11.0, 11.0], [10.0, 20.0, 20.0], [10.0, 10.0, 10.0])
+    assert found == (0.9, 0.9, 0.9)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +184,22 @@ def test_trouble_while_cleaning_up_is_a_note_and_loses_nothing():
     assert measured.notes[0].startswith("cleaning up failed: ValueError")
 
 
+def test_what_was_measured_is_kept_after_each_round():
+    seen = []
+    measured = Measured("here", "m", "k")
+    arm = Arm("a", lambda stage: lambda: {"total_ms": 1.0})
+    harness.measure([arm], Plan(3, warm_up=1), measured, quiet, lambda: seen.append(measured.rounds))
+    assert seen == [1, 2, 3]
+
+
+def test_rounds_of_a_second_machine_come_behind_those_of_the_first():
+    first, second = samples(both=[1.0, 2.0], gone=[3.0, 4.0]), samples(both=[5.0])
+    second.errors["gone"] = "OSError: gone"
+    joined = first.joined(second)
+    assert joined.samples == {"both": {"total_ms": [1.0, 2.0, 5.0]}, "gone": {"total_ms": [3.0, 4.0, None]}}
+    assert joined.errors == {"gone": "OSError: gone"}
+
+
 # The result
 
 
@@ -193,6 +221,24 @@ def test_result_has_medians_intervals_and_ratios_with_their_goals():
         "added": {"value": 3.0, "lo": 3.0, "hi": 3.0, "goal": None, "better": "lower", "unit": "ms", "holds": None},
     }
     assert (outcome["bench"], outcome["machine"], outcome["kernel"]) == ("b", "m", "k")
+
+
+def test_rounds_without_a_value_count_for_neither_side():
+    outcome = report.result(
+        bench(
+            Ratio("quotient", "a", "b"),
+            Ratio("share", "a", summary="mean", goal=4.0, better="higher"),
+            Ratio("removed", "a", "b", base="c"),
+            Ratio("never", "a", "none"),
+        ),
+        [samples(a=[2.0, None, 4.0], b=[1.0, 7.0, 10.0], c=[0.0, 0.0, None], none=[None] * 3)],
+    )
+    values = {name: ratio["value"] for name, ratio in outcome["ratios"].items()}
+    assert values == {"quotient": pytest.approx(3 / 5.5, abs=1e-4), "share": 3.0, "removed": -1.0, "never": None}
+    assert outcome["ratios"]["share"]["unit"] == "ms"
+    assert outcome["ratios"]["share"]["holds"] is False
+    assert outcome["arms"]["a"]["total_ms"]["n"] == 2
+    assert outcome["arms"]["none"] == {"n": 3}
 
 
 def test_ratio_with_a_failed_arm_is_not_known():
@@ -226,6 +272,7 @@ def test_table_says_what_failed_and_what_does_not_hold():
         (["nosuch"], "invalid choice"),
         (["calls", "--n", "0"], "not a positive number"),
         (["calls", "--quick", "--save"], "--save keeps full results only"),
+        (["calls", "--parts", "host", "--save"], "--save keeps full results only"),
         (["calls", "--part", "host"], "--part and --raw go together"),
     ],
 )
@@ -242,9 +289,70 @@ def test_every_bench_is_found_and_compares_arms_that_it_has():
         assert found.name == name
         arms = [arm.name for part in found.parts for arm in part.arms()]
         assert len(arms) == len(set(arms))
-        assert {end for ratio in found.ratios for end in (ratio.of, ratio.to)} <= set(arms)
+        assert {arm for ratio in found.ratios for arm in ratio.arms} <= set(arms)
         assert {ratio.metric for ratio in found.ratios} <= set(found.units)
         assert sum(part.quick_sec for part in found.parts) <= 60
+
+
+def parts_of(*arguments):
+    options = main.parse(["calls", *arguments])
+    parts = (
+        Part("x", lambda: [Arm("a.x", None), Arm("b.x", None)], None, quick_sec=9, quick_arms=("a.x",)),
+        Part("y", lambda: [Arm("a.y", None)], None, quick_sec=0),
+    )
+    found = main.chosen_parts(Bench("calls", "", parts, {}, ()), options)
+    return {part.name: [arm.name for arm in main.chosen_arms(part, options)] for part in found}
+
+
+def test_parts_and_arms_are_chosen_by_name():
+    assert parts_of() == {"x": ["a.x", "b.x"], "y": ["a.y"]}
+    assert parts_of("--quick") == {"x": ["a.x"]}
+    assert parts_of("--parts", "y", "--quick") == {"y": ["a.y"]}
+    assert parts_of("--arms", "a") == {"x": ["a.x"], "y": ["a.y"]}
+    assert parts_of("--arms", "b.x,a.y") == {"x": ["b.x"], "y": ["a.y"]}
+    assert parts_of("--arms", "b") == {"x": ["b.x"]}
+    with pytest.raises(InvalidInput, match=r"--parts: there is no 'z'.*there are x, y"):
+        parts_of("--parts", "x,z")
+    with pytest.raises(InvalidInput, match=r"--arms: no part has one of them.*there are a.x, b.x, a.y"):
+        parts_of("--arms", "c")
+
+
+def dying_machines(monkeypatch, tmp_path, *rounds):
+    """Each machine completes so many rounds, and all but the last then die; returns the commands they were given."""
+    commands = []
+    left = list(rounds)
+
+    def run_in_vm(options, command, timeout_sec):
+        commands.append(command)
+        done = left.pop(0)
+        if done:
+            raw = tmp_path / command[command.index("--raw") + 1]
+            raw.write_text(json.dumps(vars(samples(a=[float(len(commands))] * done))))
+        if left:
+            raise AgentcgError("the part in the VM ended with status 1")
+
+    monkeypatch.setattr(main.place, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(main, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(main.place, "run_in_vm", run_in_vm)
+    return commands
+
+
+def test_a_machine_that_dies_is_booted_again_for_the_rounds_that_are_left(monkeypatch, tmp_path):
+    commands = dying_machines(monkeypatch, tmp_path, 2, 3)
+    options = main.parse(["calls", "--n", "5"])
+    part = Part("here", lambda: (), vm=(), quick_sec=1)
+    measured = main._measure_in_vm(bench(), part, Plan(5), options)
+    assert measured.samples["a"]["total_ms"] == [1.0, 1.0, 2.0, 2.0, 2.0]
+    assert measured.notes == ["in the part here the machine died after 2 rounds"]
+    assert [command[command.index("--n") + 1] for command in commands] == ["5", "3"]
+    assert commands[1][commands[1].index("--first") + 1] == "2"
+
+
+def test_a_machine_that_dies_at_once_is_an_error(monkeypatch, tmp_path):
+    commands = dying_machines(monkeypatch, tmp_path, 0, 1)
+    with pytest.raises(AgentcgError, match="ended with status 1"):
+        main._measure_in_vm(bench(), Part("here", lambda: (), vm=(), quick_sec=1), Plan(5), main.parse(["calls"]))
+    assert len(commands) == 1
 
 
 def test_json_is_one_object_and_goals_do_not_change_the_status(monkeypatch, capsys, tmp_path):
