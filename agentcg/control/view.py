@@ -25,7 +25,7 @@ class Settings:
 
     mechanisms: frozenset[Mechanism] = frozenset(MECHANISMS)
     freeze_max_sec: float = 60.0
-    """Nothing is stopped for longer at a time; then it has a turn before the others."""
+    """After this, whoever is stopped has a turn before the others, and a protected session is waited for no longer."""
     patience_sec: float = 600.0
     """Before that, it has a turn only if there is room for it; from then on in any case."""
     turn_sec: float = 10.0
