@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentcg.errors import Unsupported
 
-__all__ = ["BIN", "FLAGS", "compile_program", "is_program"]
+__all__ = ["BIN", "FLAGS", "compile_program", "is_program", "program_path"]
 
 BIN = Path(__file__).resolve().parent / "bin"
 """Where the package keeps them."""
@@ -27,6 +27,23 @@ _BUILD_SEC = 120
 def is_program(path: str | os.PathLike[str]) -> bool:
     """Whether ``path`` is a file that can be executed."""
     return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def program_path(name: str) -> str:
+    """Return the absolute path of a program, the package's own or one on PATH.
+
+    :raises Unsupported: if there is none
+    """
+    own = BIN / name
+    if is_program(own):
+        return str(own)
+    found = shutil.which(name)
+    if found:
+        return os.path.abspath(found)
+    raise Unsupported(
+        f"{name} is neither in {own.parent} nor on PATH",
+        hint="install a C compiler (Debian: apt install gcc libc6-dev) and then agentcg again",
+    )
 
 
 def compile_program(

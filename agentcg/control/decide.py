@@ -238,7 +238,9 @@ def _hold(plan: Plan, view: Snapshot, settings: Settings, session: SessionView, 
         needs = max((call.claim or 0) - call.current, 0)
         fits = used + needs <= room
         # The first is held only for what a protected session will give back; else it would wait for nobody.
-        may_wait = (not is_first or wall.given_back) and not _waited(call, view, settings)
+        may_wait = (not is_first or (wall.given_back and session.turn_until <= view.now)) and not _waited(
+            call, view, settings
+        )
         if call.waiting and not fits and may_wait and needs:
             held += 1
             why = f"it is expected to need {format_size(needs)}, and {format_size(max(room - used, 0))} are free"

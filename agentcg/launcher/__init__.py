@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentcg.errors import Unsupported
-from agentcg.native import BIN, FLAGS, compile_program, is_program
+from agentcg.native import BIN, FLAGS, compile_program, is_program, program_path
 
 __all__ = ["NAME", "build", "launcher_path"]
 
@@ -31,16 +30,7 @@ def launcher_path() -> str:
                 hint=f"unset it, or let it name {NAME}",
             )
         return os.path.abspath(chosen)
-    own = BIN / NAME
-    if is_program(own):
-        return str(own)
-    found = shutil.which(NAME)
-    if found:
-        return os.path.abspath(found)
-    raise Unsupported(
-        f"{NAME} is neither in {own.parent} nor on PATH",
-        hint="install a C compiler (Debian: apt install gcc libc6-dev) and then agentcg again, or set AGENTCG_EXEC",
-    )
+    return program_path(NAME)
 
 
 def build(target_dir: str | os.PathLike[str] = BIN, *, flags: Sequence[str] = FLAGS) -> Path:

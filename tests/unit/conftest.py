@@ -199,8 +199,9 @@ class Heard(Bus):
 
 
 @pytest.fixture
-def new_registry(cgroups: FakeCgroups, root: Root) -> Callable[..., Registry]:
+def new_registry(cgroups: FakeCgroups, root: Root) -> Iterator[Callable[..., Registry]]:
     """Return a function that starts a registry on the fake hierarchy, as a daemon's start would."""
+    made: list[Registry] = []
 
     def new(
         *,
@@ -212,9 +213,16 @@ def new_registry(cgroups: FakeCgroups, root: Root) -> Callable[..., Registry]:
         poll: Any = cgroups.poll
         kept = store or Store(":memory:")
         tree, rules = Tree(root), policy or load("default")
-        return Registry(tree, rules, kept, poll, Heard(), capacity=capacity, limited=limited)
+        made.append(Registry(tree, rules, kept, poll, Heard(), capacity=capacity, limited=limited))
+        return made[-1]
 
-    return new
+    yield new
+    for registry in made:
+        for call in registry.calls.values():
+            call.leaf.close()
+        for session in registry.sessions.values():
+            session.node.close()
+        registry.tree.close()
 
 
 @pytest.fixture

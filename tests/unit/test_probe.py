@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from agentcg import native
 from agentcg import probe as module
-from agentcg.control import guard
 from agentcg.kernel import oomd
 from agentcg.probe import probe
 
@@ -149,7 +149,7 @@ def test_a_kernel_without_sched_ext_is_not_asked_further(host):
 
 
 def test_what_is_missing_but_not_needed_does_not_take_the_rung_away(host, monkeypatch, tmp_path):
-    monkeypatch.setattr(guard, "BIN", tmp_path)
+    monkeypatch.setattr(native, "BIN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(module, "systemd_runs", lambda: False)
     found = checks(host(mounts=UNIFIED)["cgroup"])

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from agentcg.errors import Unsupported
-from agentcg.native import BIN, compile_program, is_program
+from agentcg.native import BIN, compile_program, program_path
 
 __all__ = ["NAME", "SILENCE_SEC", "Guard", "build", "guard_path"]
 
@@ -35,16 +34,7 @@ def guard_path() -> str:
 
     :raises Unsupported: if there is none
     """
-    own = BIN / NAME
-    if is_program(own):
-        return str(own)
-    found = shutil.which(NAME)
-    if found:
-        return os.path.abspath(found)
-    raise Unsupported(
-        f"{NAME} is neither in {own.parent} nor on PATH",
-        hint="install a C compiler (Debian: apt install gcc libc6-dev) and then agentcg again",
-    )
+    return program_path(NAME)
 
 
 def build(target_dir: str | os.PathLike[str] = BIN) -> Path:

@@ -550,8 +550,7 @@ class World:
     bound: float = field(init=False)
 
     def __post_init__(self) -> None:
-        # Held as a call, then stopped with its session, then in the queue of those whose turn it is; and once more, for
-        # a turn that was too short.
+        # Held as a call, stopped with its session, in the queue for a turn: twice, for a turn may be too short.
         turns = len(self.agents) * (self.settings.turn_sec + ROUNDING)
         self.bound = 2 * (self.settings.freeze_max_sec + self.settings.patience_sec + turns)
         self.start = self.now

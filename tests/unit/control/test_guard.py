@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentcg.control import guard as module
+from agentcg import native
 from agentcg.control.guard import Guard, build, guard_path
 from agentcg.errors import Unsupported
 
@@ -182,7 +182,7 @@ def test_wrong_arguments(program, arguments):
 
 
 def test_without_the_program_the_fix_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BIN", tmp_path)
+    monkeypatch.setattr(native, "BIN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unsupported, match=r"agentcg-guard is neither in .* nor on PATH \(install a C compiler"):
         Guard(0).start()
@@ -195,7 +195,7 @@ def test_without_the_program_the_fix_is_named(tmp_path, monkeypatch):
 @pytest.fixture
 def with_guard(program, tree, monkeypatch):
     """Run a coroutine with a started guard and what its callbacks were told."""
-    monkeypatch.setattr(module, "BIN", Path(program).parent)
+    monkeypatch.setattr(native, "BIN", Path(program).parent)
     assert guard_path() == program
 
     def run(body):

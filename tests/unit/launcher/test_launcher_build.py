@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentcg import launcher as module
+from agentcg import native
 from agentcg.errors import Unsupported
 from agentcg.launcher import build, launcher_path
 
@@ -18,7 +19,7 @@ def package(tmp_path, monkeypatch):
     folder = tmp_path / "agentcg" / "launcher"
     folder.mkdir(parents=True)
     monkeypatch.setattr(module, "_SOURCES", folder)
-    monkeypatch.setattr(module, "BIN", folder.parent / "bin")
+    monkeypatch.setattr(native, "BIN", folder.parent / "bin")
     monkeypatch.delenv("AGENTCG_EXEC", raising=False)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
