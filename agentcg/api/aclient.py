@@ -28,7 +28,7 @@ from asyncvarlink import (
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
-from agentcg.api.client import BegunCall, declare, default_socket, explain_error, unreachable
+from agentcg.api.client import ENTRY_LOOK_SEC, ENTRY_SEC, BegunCall, declare, default_socket, explain_error, unreachable
 
 __all__ = ["AsyncCall", "AsyncClient", "AsyncSession", "aconnect"]
 
@@ -196,7 +196,12 @@ class AsyncCall(BegunCall):
     async def start(self, command: Sequence[str] | None = None, **options: Any) -> asyncio.subprocess.Process:
         """Start a process in the call; ``options`` are those of :func:`asyncio.create_subprocess_exec`."""
         joining, options = self._start(command, options)
-        return await asyncio.create_subprocess_exec(*joining, **options)
+        process = await asyncio.create_subprocess_exec(*joining, **options)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ENTRY_SEC
+        while not self._entered(process.pid) and process.returncode is None and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(ENTRY_LOOK_SEC)  # No descriptor tells of it.
+        return process
 
     async def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, negative for a signal."""

@@ -19,6 +19,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,8 @@ __all__ = [
 __all__ += ["explain_error", "placer"]
 
 _METHOD_TIMEOUT_SEC = 30.0
+ENTRY_SEC, ENTRY_LOOK_SEC = 30.0, 0.0005
+"""How long a process is given to enter its call, and how often it is looked whether it has."""
 
 
 class RemoteError(AgentcgError):
@@ -358,6 +361,16 @@ class BegunCall:
             options["pass_fds"] = (*options.get("pass_fds", ()), self._procs)
         return [*joining, "--", *command], options
 
+    def _entered(self, pid: int) -> bool:
+        """Whether a process is in the call by now, be it that it stands still there."""
+        tenant, session, call = self.name.split("/")
+        try:
+            with open(f"/proc/{pid}/cgroup") as file:
+                path = file.read().rstrip().removesuffix(" (deleted)")
+        except FileNotFoundError:
+            return True  # It is over.
+        return f"/{tenant}/{session}/calls/{call}/" in f"{path}/"
+
     def _leave(self, exit_code: int | None, signal: int | None) -> tuple[int | None, int | None]:
         """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""
         if exit_code is None and signal is None and self._status is not None:
@@ -383,9 +396,16 @@ class Call(BegunCall):
             self.end()
 
     def popen(self, command: Sequence[str] | None = None, **options: Any) -> subprocess.Popen[Any]:
-        """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`."""
+        """Start a process in the call; ``options`` are those of :class:`subprocess.Popen`.
+
+        It is in the call when this returns. Where the call is held or frozen, it goes on from there later.
+        """
         joining, options = self._start(command, options)
-        return subprocess.Popen(joining, **options)
+        process = subprocess.Popen(joining, **options)
+        deadline = time.monotonic() + ENTRY_SEC
+        while not self._entered(process.pid) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(ENTRY_LOOK_SEC)
+        return process
 
     def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, as :attr:`subprocess.Popen.returncode`."""

@@ -7,12 +7,12 @@ loaded first and unloaded last.
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,9 +20,10 @@ from pathlib import Path
 
 from agentcg.cgroup.delegate import find_mounts
 from agentcg.errors import AgentcgError, Unsupported
-from agentcg.kernel.sched import Latency, Scheduler
+from agentcg.kernel.sched import Latency
 from agentcg.kernel.sys import clone_into_cgroup
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
+from benches.place import CHECKOUT
 
 __all__ = ["BENCH"]
 
@@ -69,48 +70,43 @@ _TREE: Mapping[str, tuple[int, Mapping[str, tuple[int, int]]]] = {
     "b": (300, {"b1": (100, 3)}),
 }
 
+_PATH = {"PYTHONPATH": str(CHECKOUT)}
+
 _Tell = Callable[..., None]
 """Makes a call known: :meth:`Scheduler.set_call`."""
 
 
-class _Loop:
-    """A scheduler on an event loop of its own, as the daemon has it."""
+class _Host:
+    """A process that has the scheduler, as the daemon would."""
 
     def __init__(self, *, full: bool) -> None:
-        self._full = full
-        self._ready = threading.Event()
-        self._error: Exception | None = None
-        self._ended: list[object] = []
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        command = [sys.executable, str(Path(__file__).with_name("scheduler_host.py")), *(["full"] if full else [])]
+        self._command = command
 
-    async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            with Scheduler(1, self._loop, self._ended.append, full=self._full) as self._scheduler:
-                self._ready.set()
-                await self._stop.wait()
-        except Exception as error:
-            self._error = error
-            self._ready.set()
-
-    def __enter__(self) -> _Loop:
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
+    def __enter__(self) -> _Host:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | _PATH
+        )
+        self._answer()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_SEC)
-        if self._ended:
-            raise AgentcgError(f"the scheduler was thrown out: {self._ended[0]}")
+        with self._process as process:
+            said, _error = process.communicate(timeout=WAIT_SEC)
+        if process.returncode:
+            raise AgentcgError(f"the scheduler's process ended with status {process.returncode}: {said.strip()}")
 
-    def tell(self, *arguments: int, **options: int) -> None:
-        async def told() -> None:
-            self._scheduler.set_call(*arguments, **options)  # type: ignore[arg-type]
+    def _answer(self) -> None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line != "ok\n":
+            raise AgentcgError(line.strip() or "the scheduler's process has ended")
 
-        asyncio.run_coroutine_threadsafe(told(), self._loop).result(WAIT_SEC)
+    def tell(self, cgroup_id: int, **options: int) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"cgroup_id": cgroup_id, **options}) + "\n")
+        self._process.stdin.flush()
+        self._answer()
 
 
 def _silent(*_: int, **__: int) -> None:
@@ -282,7 +278,7 @@ def _prepare(stage: Stage, *, full: bool | None) -> Repetition:
     def repeat() -> Mapping[str, float]:
         with ExitStack() as stack:
             root = stack.enter_context(_cgroup(Path(unified), f"agentcg-bench-{os.getpid()}"))
-            tell: _Tell = _silent if full is None else stack.enter_context(_Loop(full=full)).tell
+            tell: _Tell = _silent if full is None else stack.enter_context(_Host(full=full)).tell
             return {**_beside_hogs(root, program, tell), **_shares(root, program, tell)}
 
     return repeat
@@ -304,7 +300,7 @@ BENCH = Bench(
             "scheduler",
             _arms,
             vm=("--memory", "2G", "--cpus", "2"),
-            quick_sec=40,
+            quick_sec=45,
             quick_arms=("eevdf", "agentcg_sched"),
         ),
     ),
@@ -325,6 +321,6 @@ BENCH = Bench(
         Ratio("full_weight_error_points", "agentcg_sched_full", metric="weight_error_points"),
     ),
     n=15,
-    quick_n=2,
+    quick_n=3,
     warm_up=1,
 )

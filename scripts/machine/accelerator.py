@@ -11,10 +11,13 @@ from machine.boot import Job, Machine, MachineTimeout
 from machine.errors import MachineError, say
 from machine.layout import Cache
 
-__all__ = ["KVM", "TCG", "choose"]
+__all__ = ["KVM", "TCG", "TCG_ONE_THREAD", "choose"]
 
 KVM = ("-accel", "kvm", "-cpu", "host")
 TCG = ("-accel", "tcg,thread=multi", "-cpu", "max")
+TCG_ONE_THREAD = ("-accel", "tcg,thread=single", "-cpu", "max")
+"""CPUs take turns. Where a kernel patches its own code often, as when a sched_ext scheduler is loaded, it may die
+otherwise of a breakpoint that another emulated CPU still sees."""
 _TRIAL_LIMIT = 15.0
 
 
@@ -23,10 +26,14 @@ def _circumstances() -> str:
     return f"{os.uname().release} {version.stdout.splitlines()[:1]}"
 
 
-def choose(cache: Cache) -> tuple[str, ...]:
-    """Return QEMU's options; the trial's result is kept for this host kernel and this QEMU."""
+def choose(cache: Cache, *, one_thread: bool = False) -> tuple[str, ...]:
+    """Return QEMU's options; the trial's result is kept for this host kernel and this QEMU.
+
+    :param one_thread: emulate all CPUs in one thread, if they are emulated
+    """
+    emulated = TCG_ONE_THREAD if one_thread else TCG
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return TCG
+        return emulated
     now = _circumstances()
     try:
         known = json.loads(cache.accelerator.read_text())
@@ -39,7 +46,7 @@ def choose(cache: Cache) -> tuple[str, ...]:
         half.write_text(json.dumps(known))
         half.rename(cache.accelerator)
         say("KVM works here" if works else "KVM does not boot a stock kernel here: emulating")
-    return KVM if known["kvm"] else TCG
+    return KVM if known["kvm"] else emulated
 
 
 def _trial(cache: Cache) -> bool:

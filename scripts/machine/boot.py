@@ -47,6 +47,7 @@ class Job:
     swap: int = 0
     env: dict[str, str] = field(default_factory=dict)
     boot_limit: float = BOOT_LIMIT
+    one_thread: bool = False
 
     def message(self) -> bytes:
         """Return the line that the guest reads."""

@@ -97,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="for the command, after the boot")
         one.add_argument("--systemd", action="store_true", help="systemd is PID 1")
         one.add_argument("--swap", type=_size, default=0, metavar="SIZE", help="add a swap disk")
+        one.add_argument("--one-thread", action="store_true", help="emulate all CPUs in one thread of the host")
         one.add_argument("--env", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     return top
 
@@ -123,6 +124,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, Job | None]:
         options.systemd,
         options.swap,
         dict(options.env),
+        one_thread=options.one_thread,
     )
 
 
@@ -141,7 +143,7 @@ def run(cache: Cache, job: Job) -> int:
         with locked(cache.lock, exclusive=True):
             build(cache)
     with locked(cache.lock, exclusive=False):
-        options = accelerator.choose(cache)
+        options = accelerator.choose(cache, one_thread=job.one_thread)
         with Machine(cache, job, options) as machine:
             try:
                 for item in machine.run():
