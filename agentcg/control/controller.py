@@ -126,7 +126,7 @@ class Controller:
     def finished(self, live: LiveCall) -> None:
         """A call went."""
         self._stops.forget(live)
-        if self._wall is not None:
+        if self._at_stake:
             self.poke()
 
     def _trip(self, ref: SessionRef) -> None:
@@ -199,9 +199,12 @@ class Controller:
         now = time.monotonic()
         self._look_at_protected(now)
         shared = self._shared.read()
-        due = now - self._looked >= LOOK_SEC and (self._stops.any or shared != self._shared_at_look)
-        due = due or abs(shared - self._shared_at_look) >= GROWN or self._wall != self._wall_at_look
-        if self._wall is not None and due:
+        self._stay_alert()
+        due = self._wall != self._wall_at_look
+        if self._at_stake and self._wall is not None:
+            due = due or abs(shared - self._shared_at_look) >= GROWN
+            due = due or (now - self._looked >= LOOK_SEC and (self._stops.any or shared != self._shared_at_look))
+        if due:
             self.look()
             return
         self._yield(yields(self._snapshot(now, ()), self._settings), now)
@@ -263,7 +266,12 @@ class Controller:
         """Watch closely while the others come near a wall; the kernel tells when they do."""
         if self._wall is not None:
             near = ALERT - (CALM if self._registry.reserves.alert else 0.01)
-            self._registry.reserves.watch_closely(self._shared_at_look > self._wall * near)
+            self._registry.reserves.watch_closely(self._shared.last > self._wall * near)
+
+    @property
+    def _at_stake(self) -> bool:
+        """Whether anybody waits, or may soon have to. As long as not, it is enough to look when somebody comes."""
+        return self._stops.any or self._registry.reserves.alert
 
     def _sessions(self) -> tuple[SessionView, ...]:
         # What may be reclaimed or ended matters only where memory is short.

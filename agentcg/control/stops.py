@@ -25,15 +25,18 @@ class Stops:
     def __init__(self, registry: Registry, *, dry_run: bool = False) -> None:
         self._registry, self._dry_run = registry, dry_run
         self._stopped: dict[Subject, LiveCall | LiveSession] = {}
+        self._refused = False
+        """The kernel refused to stop somebody."""
         self._timed: dict[Subject, int | None] = {}
 
     @property
     def any(self) -> bool:
-        """Whether anybody is."""
-        return bool(self._stopped)
+        """Whether anybody is, or should be."""
+        return self._refused or bool(self._stopped)
 
     def apply(self, wanted: Mapping[Subject, str]) -> None:
         """Let go on whoever is not in ``wanted``, stop whoever is; it says why. What the kernel refuses is logged."""
+        self._refused = False
         for subject in [subject for subject in self._stopped if subject not in wanted]:
             self._go(subject)
         for subject, why in wanted.items():
@@ -74,6 +77,7 @@ class Stops:
             node.freeze()
         except OSError as error:
             log.warning("%s cannot be stopped: %s", subject, error)
+            self._refused = True
             return
         self._stopped[subject] = live
         live.stopped = now

@@ -3,6 +3,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -117,18 +118,20 @@ def test_a_dry_run_says_so_and_writes_nothing(with_stops, cgroups, caplog) -> No
 def test_the_time_of_a_call_stands_still_while_it_is_stopped(with_stops, cgroups, subject) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, stops: Stops) -> None:
         cgroups.enter(PATH)
+        begun = time.monotonic()
         stops.apply({subject: ""})
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(1.3)
         assert REF in registry.calls
         stops.apply({})
+        frozen = time.monotonic() - begun
         await asyncio.sleep(0.1)
         assert REF in registry.calls
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.2)
         verdict = await registry.end(REF, signal=9)
         assert verdict.outcome == "timed_out"
-        assert verdict.usage.frozen_sec == pytest.approx(0.7, abs=0.2)
+        assert 1.3 <= verdict.usage.frozen_sec <= frozen
 
-    with_stops(work, duration_max_sec=0.5)
+    with_stops(work, duration_max_sec=1.0)
 
 
 def test_an_amended_time_stands_still_too(with_stops, cgroups) -> None:  # type: ignore[no-untyped-def]
@@ -148,9 +151,10 @@ def test_an_amended_time_stands_still_too(with_stops, cgroups) -> None:  # type:
 def test_the_verdict_says_for_how_long_it_was_frozen_at_its_end(with_stops, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, stops: Stops) -> None:
         cgroups.enter(PATH)
+        begun = time.monotonic()
         stops.apply({REF: ""})
         await asyncio.sleep(0.1)
-        assert (await registry.end(REF)).usage.frozen_sec == pytest.approx(0.1, abs=0.05)
+        assert 0.1 <= (await registry.end(REF)).usage.frozen_sec <= time.monotonic() - begun
         begin(registry, "c2")
         assert (await registry.end(CallRef(S1, "c2"))).usage.frozen_sec is None
 
@@ -161,12 +165,13 @@ def test_the_verdict_says_for_how_long_it_was_frozen_at_its_end(with_stops, cgro
 def test_time_in_a_stopped_call_of_a_stopped_session_counts_once(with_stops, cgroups, at_the_end: bool) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, stops: Stops) -> None:
         cgroups.enter(PATH)
+        begun = time.monotonic()
         stops.apply({REF: ""})
         stops.apply({REF: "", S1: ""})
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.5)
         if not at_the_end:
             stops.apply({})
-        assert (await registry.end(REF)).usage.frozen_sec == pytest.approx(0.2, abs=0.09)
+        assert 0.5 <= (await registry.end(REF)).usage.frozen_sec <= time.monotonic() - begun
 
     with_stops(work)
 
