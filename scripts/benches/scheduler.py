@@ -299,7 +299,7 @@ BENCH = Bench(
         Part(
             "scheduler",
             _arms,
-            vm=("--memory", "2G", "--cpus", "2"),
+            vm=("--memory", "2G", "--cpus", "2", "--one-thread"),
             quick_sec=45,
             quick_arms=("eevdf", "agentcg_sched"),
         ),
@@ -321,6 +321,6 @@ BENCH = Bench(
         Ratio("full_weight_error_points", "agentcg_sched_full", metric="weight_error_points"),
     ),
     n=15,
-    quick_n=3,
+    quick_n=2,
     warm_up=1,
 )
