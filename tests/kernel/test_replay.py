@@ -60,10 +60,10 @@ def test_who_dies_without_agentcg_and_with_it(tmp_path: Path) -> None:
     assert [managed[name]["state"] for name in ("high", "low")] == ["finished", "finished"]
     assert managed["high"]["failed"] == []
     assert managed["high"]["growth"]["n"] == 2
-    (failed,) = managed["low"]["failed"]
-    assert (failed["id"], managed["low"]["oomKillsCall"], managed["low"]["oomKillsAgent"]) == ("c2", 1, 0)
-    assert "pytest -q" in failed["advice"]
-    assert managed["low"]["callsStarted"] == 3
+    # Its large call waited until the other session had ended.
+    assert (managed["low"]["failed"], managed["low"]["callsStarted"]) == ([], 3)
+    assert arms["agentcg"]["oomKills"] == 0
+    assert managed["low"]["completionSec"] > managed["high"]["completionSec"]
     for arm in arms.values():
         assert arm["memoryPeak"] <= 150 * MB
     assert managed["high"]["completionSec"] >= 4.0
