@@ -185,7 +185,7 @@ def many(daemon: Any, count: int, at_once: int, *command: str) -> Counter[tuple[
     return seen
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_five_hundred_calls_fifty_at_a_time_leave_nothing(daemon: Any) -> None:
     with daemon.client() as client, client.session("many"):
         before = client.status()
