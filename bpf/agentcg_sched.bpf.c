@@ -24,7 +24,8 @@
  * task that is queued gets it as its place in the queue, and moves it on by slice / share; when the task has run,
  * what it used takes the place of the slice. All calls share one queue, ordered by place, and the CPUs take from its
  * head. The virtual time of the machine is the latest place that was served; a call that comes back from sleep
- * starts there, less LAG_NS.
+ * starts there, less LAG_NS. A task that wakes up is placed where its call stands by what it was given so far, ahead
+ * of what the call has queued: it may own a lock that others wait for.
  *
  * A worked example on one CPU, slices of 8 ms. Tenant t has session x (weight 100) with a call of three busy tasks,
  * and session y (weight 300) with one of one task. x is entitled to 1/4: each slice moves it on by 32; y to 3/4: by
@@ -39,9 +40,9 @@
  * Classes. A task of an interactive call goes to a queue that is served first, and takes a CPU from a task that is
  * not interactive if none is idle. That is paid from a credit of the call's session: credit_max_ns of CPU time,
  * which grows back by credit_percent of one CPU. A call that claims to be interactive and computes has used it up
- * after 250 ms, and is queued with the others until half of it is back. All of them together have a credit of the same kind, which grows by EVERYBODY_PERCENT of the machine. What it used counts as the call's share in
- * any case. Batch calls have longer slices. At most FAVOURED_MAX interactive tasks run on a CPU in a row while
- * others wait.
+ * after 250 ms, and is queued with the others until half of it is back. All of them together have a credit of the
+ * same kind, which grows by EVERYBODY_PERCENT of the machine. What was used counts as the call's share in any case.
+ * Batch calls have longer slices. At most FAVOURED_MAX interactive tasks run on a CPU in a row while others wait.
  *
  * Wake-ups. An idle CPU is looked for first, beginning with the one where the task was, whose caches are warm (the
  * kernel's own search); then the task waits in the queue, from which any CPU takes it.
@@ -442,10 +443,11 @@ static __always_inline __u64 no_earlier(__u64 *time, __u64 oldest)
 }
 
 /*
- * Charge a whole slice in advance. A task that has used its turn is placed behind what its call has in the queue already.
+ * Charge a whole slice in advance. A task that has used its turn is placed behind what its call has in the queue.
  * One that wakes up is placed where its call stands by what it was given: it may own a lock that many wait for.
  */
-static __always_inline void charge(struct entry *entry, const struct owner *owner, __u64 slice, bool wakes, __u64 now)
+static __always_inline void charge(struct entry *entry, const struct owner *owner, __u64 slice, bool wakes,
+				   __u64 now)
 {
 	__u64 oldest = vtime_now - LAG_NS, latest = vtime_now + ROUND_NS * config.cpus, served;
 
