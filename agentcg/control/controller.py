@@ -110,6 +110,7 @@ class Controller:
             self._followed.pop(ref, None)
             self._weigh()
         self._registry.poll.unwatch(self._watches.pop(ref, None))
+        self._eyes.forget(live)
         self._trips.pop(ref, None)
         self.poke()
 
@@ -126,6 +127,7 @@ class Controller:
     def finished(self, live: LiveCall) -> None:
         """A call went."""
         self._stops.forget(live)
+        self._eyes.forget(live)
         if self._at_stake:
             self.poke()
 

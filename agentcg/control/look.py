@@ -55,6 +55,12 @@ class Eyes:
             gauge.close()
         self._unseen, self._gauges = self._gauges, {}
 
+    def forget(self, live: LiveSession | LiveCall) -> None:
+        """It is over."""
+        for gauges in (self._gauges, self._unseen):
+            if gauge := gauges.pop(live, None):
+                gauge.close()
+
     def close(self) -> None:
         """Close all that is open."""
         for gauge in (*self._unseen.values(), *self._gauges.values()):
