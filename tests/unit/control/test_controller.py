@@ -60,6 +60,10 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> type[FakeGuard]:
     return kind
 
 
+SLOW = Settings(yield_quiet_sec=2.0, yield_max_sec=20.0)
+"""Others stop for so long that a test sees it, however late it looks."""
+
+
 def guard_of(controller: Controller) -> Any:
     return controller._guard
 
@@ -112,7 +116,7 @@ def kinds(registry: Registry, subject: object) -> list[str]:
     return registry.bus.kinds(subject)  # type: ignore[attr-defined,no-any-return]
 
 
-async def until(true: Callable[[], bool], timeout: float = 5.0) -> None:
+async def until(true: Callable[[], bool], timeout: float = 20.0) -> None:
     async with asyncio.timeout(timeout):
         while not true():  # noqa: ASYNC110  a file of the fake hierarchy tells nobody
             await asyncio.sleep(0.005)
@@ -357,12 +361,12 @@ def test_the_others_give_way_while_it_grows(controlled, cgroups) -> None:  # typ
     async def work(registry: Registry, controller: Controller) -> None:
         start(registry, P, protected=True)
         start(registry, A)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2.5)
         holds(cgroups, "reserved/u0/p", 20)
         await until(lambda: cgroups.text("shared", FREEZE) == "1")
         await until(lambda: cgroups.text("shared", FREEZE) == "0")
 
-    controlled(work)
+    controlled(work, settings=SLOW)
 
 
 def test_and_no_longer_than_a_while(controlled, cgroups) -> None:  # type: ignore[no-untyped-def]
@@ -530,13 +534,13 @@ def test_also_those_who_give_way(controlled, cgroups) -> None:  # type: ignore[n
     async def work(registry: Registry, controller: Controller) -> None:
         start(registry, P, protected=True)
         start(registry, A)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2.5)
         holds(cgroups, "reserved/u0/p", 20)
         await until(lambda: cgroups.text("shared", FREEZE) == "1")
         controller.close()
         assert cgroups.text("shared", FREEZE) == "0"
 
-    controlled(work)
+    controlled(work, settings=SLOW)
 
 
 def test_the_guard_is_armed_before_anything_is_frozen_and_until_all_is_thawed(controlled, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -555,7 +559,7 @@ def test_the_guard_is_armed_before_anything_is_frozen_and_until_all_is_thawed(co
         start(registry, P, protected=True)
         start(registry, A, 700)
         start(registry, B)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(2.5)
         holds(cgroups, "reserved/u0/p", 20)
         await until(lambda: cgroups.text("shared", FREEZE) == "1")
         await until(lambda: cgroups.text("shared", FREEZE) == "0")
@@ -572,7 +576,7 @@ def test_the_guard_is_armed_before_anything_is_frozen_and_until_all_is_thawed(co
         assert not guard.armed
         assert unguarded == []
 
-    controlled(work)
+    controlled(work, settings=SLOW)
 
 
 def test_without_a_guard_nothing_is_frozen(controlled, cgroups, guard, caplog) -> None:  # type: ignore[no-untyped-def]
