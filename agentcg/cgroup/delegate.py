@@ -20,7 +20,7 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Inner
 from agentcg.errors import Unsupported
 
-__all__ = ["CONTROLLERS", "Mounts", "Root", "cgroup_of", "find_mounts", "open_root"]
+__all__ = ["CONTROLLERS", "Mounts", "Root", "cgroup_of", "depth_of", "find_mounts", "open_root"]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ CONTROLLERS = ("memory", "pids", "cpu", "io")
 
 SCOPE = "agentcg.scope"
 SUPERVISOR_MEMORY_MIN = 64 << 20
+INITIAL_CGROUP_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO of linux/proc_ns.h
 _V1_HINT = (
     "boot with systemd.unified_cgroup_hierarchy=1 (and without systemd.legacy_systemd_cgroup_controller), "
     "or on a host without systemd unmount the v1 hierarchies and mount cgroup2 on /sys/fs/cgroup"
@@ -70,6 +71,19 @@ def cgroup_of(pid: int | str = "self") -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
+
+
+def depth_of(path: str) -> int:
+    """Return how deep a cgroup is in the hierarchy, 0 for the top, from its path as :func:`cgroup_of` prints it.
+
+    :raises Unsupported: inside a cgroup namespace, where that path does not begin at the top
+    """
+    if os.stat("/proc/self/ns/cgroup").st_ino != INITIAL_CGROUP_NAMESPACE:
+        raise Unsupported(
+            "in a cgroup namespace the depth of the root is not known",
+            hint="run the daemon on the host, or the container with --cgroupns=host",
+        )
+    return len([part for part in path.split("/") if part])
 
 
 @dataclass(slots=True)

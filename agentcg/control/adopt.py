@@ -80,7 +80,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dic
     written = (record or {}).get("started")
     started = float(written) if isinstance(written, (int, float)) else time.monotonic()
     live = LiveCall(call, leaf, session, lease, started)
-    live.claim = registry.claim_of(call)
+    live.claim = registry.claim_of(call, registry.history_of(call.tool, call.command))
     live.entered = leaf.populated
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 
-from agentcg.cgroup.delegate import Root
+from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall
 from agentcg.control.registry import Registry
 from agentcg.control.watch import memory_event, throttled
@@ -24,7 +23,6 @@ __all__ = ["KernelEvents", "start"]
 log = logging.getLogger(__name__)
 
 _NEEDED = frozenset((Kind.OVER_HIGH, Kind.OOM_KILL))
-_INITIAL_CGROUP_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO of linux/proc_ns.h
 _SAME_KILL_SEC = 1.0  # The OOM killer ends a call's processes one after the other.
 
 
@@ -48,12 +46,7 @@ class KernelEvents:
     """
 
     def __init__(self, registry: Registry, root: Root) -> None:
-        if not _initial_namespace():
-            raise Unsupported(
-                "in a cgroup namespace the depth of the root is not known",
-                hint="run the daemon on the host, or the container with --cgroupns=host",
-            )
-        level = len([part for part in root.path.split("/") if part])
+        level = depth_of(root.path)
         self._registry = registry
         self._calls: dict[int, LiveCall] = {}
         self._known = -1
@@ -110,7 +103,3 @@ class KernelEvents:
         for live in list(self._registry.calls.values()):
             if live.finishing is None:
                 memory_event(self._registry, live)
-
-
-def _initial_namespace() -> bool:
-    return os.stat("/proc/self/ns/cgroup").st_ino == _INITIAL_CGROUP_NAMESPACE

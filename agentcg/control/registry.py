@@ -24,7 +24,7 @@ from agentcg.control.observer import Observer
 from agentcg.control.reserves import Reserves
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
 from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.model import Budget, CallRef, Intent, Session, SessionRef, ToolCall, Verdict
+from agentcg.model import Budget, CallRef, History, Intent, Session, SessionRef, ToolCall, Verdict
 from agentcg.policy.budget import budget_for
 from agentcg.policy.decide import Decision, decide
 from agentcg.policy.intent import merge
@@ -188,7 +188,8 @@ class Registry:
         :raises InvalidInput: naming what is wrong with the request
         :raises OSError: what the kernel refused; nothing is left behind
         """
-        decision = self._decide(live, tool, command, intent, hint)
+        history = self.history_of(tool, command)
+        decision = self._decide(live, tool, command, intent, hint, history)
         name = name or f"c-{secrets.token_hex(6)}"
         ref, declared = CallRef(live.session.ref, name), merge(intent, hint)
         try:
@@ -214,7 +215,7 @@ class Registry:
             raise
         live.calls[name] = self.calls[ref] = made
         live.used = made.started
-        made.claim = self.claim_of(call)
+        made.claim = self.claim_of(call, history)
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
@@ -222,22 +223,27 @@ class Registry:
             observer.begun(made)
         return made, decision
 
-    def claim_of(self, call: ToolCall) -> int | None:
+    def history_of(self, tool: str, command: str) -> History:
+        """Return what calls like this one came to."""
+        return self.store.summary(command_key(tool, command))
+
+    def claim_of(self, call: ToolCall, history: History) -> int | None:
         """Return what a call will come to: as declared, or as calls like it did; None if nothing is known."""
         size = call.intent.memory_expected or call.intent.memory_max
-        if size is None:
-            past = self.store.summary(command_key(call.tool, call.command))
-            size = past.memory_peak_p95 if past.n >= self.policy.history.min_calls else None
+        if size is None and history.n >= self.policy.history.min_calls:
+            size = history.memory_peak_p95
         return _capped(size, call.limits.memory_max)
 
-    def _decide(self, live: LiveSession, tool: str, command: str, intent: Intent, hint: Intent) -> Decision:
+    def _decide(
+        self, live: LiveSession, tool: str, command: str, intent: Intent, hint: Intent, history: History
+    ) -> Decision:
         return decide(
             self.policy,
             tool=tool,
             command=command,
             intent=intent,
             hint=hint,
-            history=self.store.summary(command_key(tool, command)),
+            history=history,
             budget=live.session.budget,
             capacity=self.capacity,
             protected=live.session.protected,
@@ -257,7 +263,9 @@ class Registry:
         """
         live = self.call(ref)
         declared = merge(intent.validate(), live.call.intent)
-        decision = self._decide(live.session, live.call.tool, live.call.command, declared, Intent())
+        tool, command = live.call.tool, live.call.command
+        history = self.history_of(tool, command)
+        decision = self._decide(live.session, tool, command, declared, Intent(), history)
         using = memory_current(live.leaf) or 0
         if decision.limits.memory_max is not None and decision.limits.memory_max < using:
             raise InvalidInput(
@@ -268,7 +276,7 @@ class Registry:
         write_limits(live.leaf, decision.limits, live.call.limits)
         live.call = replace(live.call, intent=declared, limits=decision.limits)
         live.write()
-        live.claim = self.claim_of(live.call)
+        live.claim = self.claim_of(live.call, history)
         watch_duration(self, live)
         for observer in self.observers:
             observer.amended(live)

@@ -14,7 +14,7 @@ import os
 import time
 
 from agentcg.cgroup import files
-from agentcg.cgroup.delegate import Root
+from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.errors import Unsupported
@@ -31,7 +31,6 @@ RETRY_SEC = 30.0
 RETRY_MAX_SEC = 600.0
 """How long it waits before the next attempt, at most; and how long it must have run to be trusted anew."""
 
-_INITIAL_CGROUP_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO of linux/proc_ns.h
 _LATENCY: dict[CpuClass, Latency] = {
     "interactive": Latency.INTERACTIVE,
     "normal": Latency.NORMAL,
@@ -60,14 +59,9 @@ class Scheduling:
     """
 
     def __init__(self, registry: Registry, root: Root) -> None:
-        if os.stat("/proc/self/ns/cgroup").st_ino != _INITIAL_CGROUP_NAMESPACE:
-            raise Unsupported(
-                "in a cgroup namespace the depth of the root is not known",
-                hint="run the daemon on the host, or the container with --cgroupns=host",
-            )
+        self._level = depth_of(root.path)
         _check_unlimited(root)
         self._registry = registry
-        self._level = len([part for part in root.path.split("/") if part])
         self._loop = asyncio.get_running_loop()
         self._told: set[int] = set()
         self._retry: asyncio.TimerHandle | None = None

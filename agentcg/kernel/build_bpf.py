@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentcg.errors import AgentcgError, Unsupported
 
-__all__ = ["OBJECTS", "build", "object_path"]
+__all__ = ["OBJECTS", "build", "object_path", "require_object"]
 
 OBJECTS = Path(__file__).resolve().parents[1] / "bpf"
 """Where the package keeps the compiled objects."""
@@ -30,6 +30,14 @@ _HINT = "install clang and libbpf's headers (Debian: apt install clang llvm libb
 def object_path(name: str) -> Path:
     """Return where the object of program ``name`` is; it may not have been built."""
     return OBJECTS / f"{name}.bpf.o"
+
+
+def require_object(path: Path) -> Path:
+    """Return ``path``, an object's. :raises Unsupported: if it is not there"""
+    if not path.is_file():
+        hint = "install agentcg from a wheel, or build them: python -m agentcg.kernel.build_bpf"
+        raise Unsupported(f"there is no {path.name} in {path.parent}", hint=hint)
+    return path
 
 
 def build(sources: Path = _SOURCES, target: Path = OBJECTS, *, clang: str | None = None) -> list[Path]:

@@ -15,10 +15,20 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from agentcg.errors import Unsupported
 from agentcg.kernel.btf import Btf
-from agentcg.kernel.libbpf_calls import LIBBPF, SAMPLE, STRUCT_OPS, TRACING, BpfError, ObjectOptions, library, require
+from agentcg.kernel.libbpf_calls import (
+    LIBBPF,
+    SAMPLE,
+    STRUCT_OPS,
+    TRACING,
+    BpfError,
+    ObjectOptions,
+    library,
+    require,
+    unsupported,
+)
 
 __all__ = ["LIBBPF", "STRUCT_OPS", "TRACING", "BpfError", "Link", "Map", "Object", "Program", "RingBuffer"]
-__all__ += ["kernel_btf", "library", "require"]
+__all__ += ["kernel_btf", "library", "require", "unsupported"]
 
 V = TypeVar("V")
 
@@ -239,6 +249,14 @@ class Object:
         if len(data) != size:
             raise BpfError(f"{self.name}: {name} has {size} bytes, not {len(data)}")
         ctypes.memmove(self._rodata() + offset, data, size)
+
+    def configure(self, kind: type[ctypes.Structure], **members: int) -> None:
+        """Set members of the variable ``config``, as :meth:`set_rodata`; what is left out stays as it was compiled."""
+        offset, size = self.btf.variable(".rodata", "config")
+        config = kind.from_buffer_copy(self.rodata(offset, size))
+        for name, value in members.items():
+            setattr(config, name, value)
+        self.set_rodata("config", config)
 
     def _rodata(self) -> int:
         section = next((one for known, one in self._maps.items() if known.endswith(".rodata")), None)

@@ -14,6 +14,7 @@ from typing import Any
 from agentcg.errors import AgentcgError, Unsupported
 
 __all__ = ["LIBBPF", "SAMPLE", "STRUCT_OPS", "TRACING", "BpfError", "ObjectOptions", "library", "require"]
+__all__ += ["unsupported"]
 
 LIBBPF = "libbpf.so.1"
 
@@ -89,6 +90,13 @@ class BpfError(AgentcgError, OSError):
         super().__init__(f"{doing}{reason}{chr(10) if shown else ''}{shown}", hint=hint)
         self.errno = number
         self.log = log
+
+
+def unsupported(error: OSError, what: str = "BPF") -> Unsupported:
+    """Return ``error`` as the news that ``what`` cannot be had here."""
+    if isinstance(error, BpfError):
+        return Unsupported(error.message, hint=error.hint)
+    return Unsupported(f"{what} cannot be used: {error}")
 
 
 class _Log:

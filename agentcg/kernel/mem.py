@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentcg.errors import Unsupported
-from agentcg.kernel.build_bpf import object_path
-from agentcg.kernel.libbpf import TRACING, BpfError, Link, Object, RingBuffer, kernel_btf, require
+from agentcg.kernel.build_bpf import object_path, require_object
+from agentcg.kernel.libbpf import TRACING, Link, Object, RingBuffer, kernel_btf, require, unsupported
 
 __all__ = ["NEVER", "STRUCTURES", "Config", "Kind", "MemEvent", "MemEvents", "Stat", "Total", "check_object", "hooks"]
 
@@ -146,11 +146,7 @@ def hooks() -> dict[str, tuple[Kind, ...]]:
 
 def check_object() -> Path:
     """Return where the compiled programs are. :raises Unsupported: if they are not there"""
-    path = object_path(NAME)
-    if not path.is_file():
-        hint = "install agentcg from a wheel, or build them: python -m agentcg.kernel.build_bpf"
-        raise Unsupported(f"there is no {path.name} in {path.parent}", hint=hint)
-    return path
+    return require_object(object_path(NAME))
 
 
 class MemEvents:
@@ -189,10 +185,16 @@ class MemEvents:
         try:
             self._object = Object.open(path)
         except OSError as error:
-            raise _unsupported(error) from error
+            raise unsupported(error, "the BPF programs") from error
         try:
-            self._check_abi()
-            self._configure(root_id, root_level, session_level, settings)
+            self._object.check_structures(STRUCTURES)
+            config = {
+                "root_id": root_id,
+                "root_level": root_level,
+                "session_level": root_level + 3 if session_level is None else session_level,
+                "page_shift": os.sysconf("SC_PAGE_SIZE").bit_length() - 1,
+            }
+            self._object.configure(Config, **config | settings)
             self._choose()
             events = self._object.map("events", ctypes.c_uint64)
             if ring_bytes is not None:
@@ -205,31 +207,9 @@ class MemEvents:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise _unsupported(error) from error
+                raise unsupported(error, "the BPF programs") from error
             raise
         loop.add_reader(self._ring.epoll_fd, self._ready)
-
-    def _check_abi(self) -> None:
-        try:
-            differ = [name for name, ours in STRUCTURES.items() if self._object.btf.size(name) != ctypes.sizeof(ours)]
-        except KeyError as error:
-            differ = [str(error.args[0])]
-        if differ:
-            raise Unsupported(
-                f"{self._object.name} is not of this version of agentcg: {', '.join(differ)}",
-                hint="build it again: python -m agentcg.kernel.build_bpf",
-            )
-
-    def _configure(self, root_id: int, root_level: int, session_level: int | None, settings: dict[str, int]) -> None:
-        # What is not set here stays as the program has it.
-        offset, size = self._object.btf.variable(".rodata", "config")
-        config = Config.from_buffer_copy(self._object.rodata(offset, size))
-        config.root_id, config.root_level = root_id, root_level
-        config.session_level = root_level + 3 if session_level is None else session_level
-        config.page_shift = os.sysconf("SC_PAGE_SIZE").bit_length() - 1
-        for name, value in settings.items():
-            setattr(config, name, value)
-        self._object.set_rodata("config", config)
 
     def _choose(self) -> None:
         """Leave out the programs whose functions this kernel has not."""
@@ -304,9 +284,3 @@ class MemEvents:
                 raw.bytes,
             )
         )
-
-
-def _unsupported(error: OSError) -> Unsupported:
-    if isinstance(error, BpfError):
-        return Unsupported(error.message, hint=error.hint)
-    return Unsupported(f"the BPF programs cannot be used: {error}")

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import ctypes
 from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
-from pathlib import Path
 
 from agentcg.errors import Unsupported
 from agentcg.kernel.btf import Btf
-from agentcg.kernel.build_bpf import object_path
-from agentcg.kernel.libbpf import STRUCT_OPS, BpfError, Link, Map, Object, kernel_btf, library, require
+from agentcg.kernel.build_bpf import object_path, require_object
+from agentcg.kernel.libbpf import STRUCT_OPS, BpfError, Link, Map, Object, kernel_btf, library, require, unsupported
 
 __all__ = ["MEMBERS", "STRUCTURE", "MemcgOps", "Urgent", "check_kernel", "check_types"]
 
@@ -76,7 +75,7 @@ class MemcgOps:
     def __init__(self, reserved: int, shared: int) -> None:
         check_kernel()
         self._links: list[Link] = []
-        self._object = Object.open(_path())
+        self._object = Object.open(require_object(object_path(NAME)))
         try:
             self._object.load()
             self._urgent: Map[Urgent] = self._object.map("urgent", Urgent)
@@ -84,7 +83,7 @@ class MemcgOps:
             self._attach("slowed", shared)
         except BpfError as error:
             self.close()
-            raise Unsupported(error.message, hint=error.hint) from error
+            raise unsupported(error) from error
 
     def _attach(self, name: str, directory: int) -> None:
         lib = library()
@@ -104,11 +103,3 @@ class MemcgOps:
             link.destroy()
         self._links.clear()
         self._object.close()
-
-
-def _path() -> Path:
-    path = object_path(NAME)
-    if not path.is_file():
-        hint = "install agentcg from a wheel, or build them: python -m agentcg.kernel.build_bpf"
-        raise Unsupported(f"there is no {path.name} in {path.parent}", hint=hint)
-    return path

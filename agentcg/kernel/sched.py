@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from ctypes import c_uint64
 
-from agentcg.errors import Unsupported
-from agentcg.kernel.libbpf import STRUCT_OPS, BpfError, Link, Map, Object, RingBuffer, require
+from agentcg.kernel.libbpf import STRUCT_OPS, Link, Map, Object, RingBuffer, require, unsupported
 from agentcg.kernel.sched_abi import (
     STRUCTURES,
     Config,
@@ -80,11 +79,12 @@ class Scheduler:
         try:
             self._object = Object.open(path)
         except OSError as error:
-            raise _unsupported(error) from error
+            raise unsupported(error, "the scheduler") from error
         try:
             self._object.check_structures(STRUCTURES)
             check_types(self._object)
-            self._configure(root_level + 5, settings)
+            config = {"call_level": root_level + 5, "favour_unknown": int(full), "cpus": os.cpu_count() or 1}
+            self._object.configure(Config, **config | settings)
             self._object.load()
             self._calls: Map[RawCall] = self._object.map("calls", RawCall)
             self._flows: Map[RawFlow] = self._object.map("flows", RawFlow)
@@ -98,19 +98,9 @@ class Scheduler:
         except BaseException as error:
             self.close()
             if isinstance(error, OSError):
-                raise _unsupported(error) from error
+                raise unsupported(error, "the scheduler") from error
             raise
         loop.add_reader(self._ring.epoll_fd, self._ready)
-
-    def _configure(self, call_level: int, settings: dict[str, int]) -> None:
-        # What is not set here stays as the program has it.
-        offset, size = self._object.btf.variable(".rodata", "config")
-        config = Config.from_buffer_copy(self._object.rodata(offset, size))
-        config.call_level, config.favour_unknown = call_level, int(self.full)
-        config.cpus = os.cpu_count() or 1
-        for name, value in settings.items():
-            setattr(config, name, value)
-        self._object.set_rodata("config", config)
 
     def __enter__(self) -> Scheduler:
         return self
@@ -260,9 +250,3 @@ def _threads(pid: int) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
-
-
-def _unsupported(error: OSError) -> Unsupported:
-    if isinstance(error, BpfError):
-        return Unsupported(error.message, hint=error.hint)
-    return Unsupported(f"the scheduler cannot be used: {error}")

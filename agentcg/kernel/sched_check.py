@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agentcg.errors import Unsupported
-from agentcg.kernel.build_bpf import object_path
+from agentcg.kernel.build_bpf import object_path, require_object
 from agentcg.kernel.libbpf import Object, kernel_btf
 
 __all__ = ["check_kernel", "check_object", "check_types"]
@@ -21,11 +21,7 @@ _FUNCTIONS = ("scx_bpf_dsq_insert_vtime", "scx_bpf_dsq_move_to_local", "scx_bpf_
 
 def check_object() -> Path:
     """Return where the compiled programs are. :raises Unsupported: if they are not there"""
-    path = object_path(NAME)
-    if not path.is_file():
-        hint = "install agentcg from a wheel, or build them: python -m agentcg.kernel.build_bpf"
-        raise Unsupported(f"there is no {path.name} in {path.parent}", hint=hint)
-    return path
+    return require_object(object_path(NAME))
 
 
 def check_kernel(sysfs: Path = _SYSFS) -> None:

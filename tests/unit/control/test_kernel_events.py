@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from agentcg.cgroup import delegate
 from agentcg.control import kernel_events
 from agentcg.errors import Unsupported
 from agentcg.kernel.mem import Kind, MemEvent
@@ -31,7 +32,7 @@ class FakeEvents:
 def world(monkeypatch, tmp_path):
     """A registry with one call, whose cgroup is a folder; what is published stands in ``told``."""
     monkeypatch.setattr(kernel_events, "MemEvents", FakeEvents)
-    monkeypatch.setattr(kernel_events, "_initial_namespace", lambda: True)
+    monkeypatch.setattr(delegate, "INITIAL_CGROUP_NAMESPACE", os.stat("/proc/self/ns/cgroup").st_ino)
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: None)
     (tmp_path / "memory.events").write_text("high 0\noom_kill 0\n")
     fd = os.open(tmp_path, os.O_RDONLY)
@@ -122,7 +123,7 @@ def test_the_reason_for_files_is_one_line_in_the_log(world, monkeypatch, caplog)
 
 
 def test_inside_a_cgroup_namespace_it_is_not_tried(world, monkeypatch, caplog):
-    monkeypatch.setattr(kernel_events, "_initial_namespace", lambda: False)
+    monkeypatch.setattr(delegate, "INITIAL_CGROUP_NAMESPACE", 1)
     with caplog.at_level("INFO"):
         assert kernel_events.start(world.registry, world.root) is None
     assert "--cgroupns=host" in caplog.text

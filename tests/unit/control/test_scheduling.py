@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 
+from agentcg.cgroup import delegate
 from agentcg.control import scheduling
 from agentcg.errors import Unsupported
 from agentcg.kernel.libbpf import BpfError
@@ -68,7 +69,7 @@ def world(monkeypatch, tmp_path):
     """A registry, a root whose cgroup is a folder, and a function that makes calls."""
     loop = FakeLoop()
     monkeypatch.setattr(scheduling, "Scheduler", FakeScheduler)
-    monkeypatch.setattr(scheduling, "_INITIAL_CGROUP_NAMESPACE", os.stat("/proc/self/ns/cgroup").st_ino)
+    monkeypatch.setattr(delegate, "INITIAL_CGROUP_NAMESPACE", os.stat("/proc/self/ns/cgroup").st_ino)
     monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     monkeypatch.setattr(FakeScheduler, "made", [])
     monkeypatch.setattr(FakeScheduler, "refuse", None)
@@ -208,7 +209,7 @@ def test_the_reason_is_one_line_in_the_log(world, monkeypatch, caplog):
 
 
 def test_inside_a_cgroup_namespace_it_is_not_tried(world, monkeypatch, caplog):
-    monkeypatch.setattr(scheduling, "_INITIAL_CGROUP_NAMESPACE", 1)
+    monkeypatch.setattr(delegate, "INITIAL_CGROUP_NAMESPACE", 1)
     with caplog.at_level("INFO"):
         assert scheduling.start(world.registry, world.root) is None
     assert "--cgroupns=host" in caplog.text
