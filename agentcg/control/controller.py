@@ -19,7 +19,7 @@ from agentcg.control.guard import Guard
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
 from agentcg.control.registry import Registry
-from agentcg.control.reserve import ALERT
+from agentcg.control.reserve import ALERT, Stage, margin
 from agentcg.control.stops import Stops
 from agentcg.control.view import Mechanism, Plan, SessionView, Settings, Snapshot
 from agentcg.errors import Unsupported
@@ -147,7 +147,7 @@ class Controller:
 
     def _trip_all(self) -> None:
         # While nobody watches closely, it was to call us, no more.
-        self._shared_tripped = self._shared_tripped or self._registry.reserves.alert
+        self._shared_tripped = self._shared_tripped or self._alert
         self._look_soon()
 
     def poke(self) -> None:
@@ -160,14 +160,18 @@ class Controller:
         """Let everybody go on, and stop."""
         if self._timer is not None:
             self._timer.cancel()
-        self._act(Plan(tripwires=dict.fromkeys(self._trips, None)))
-        self._yield(False, time.monotonic())
+        self._let_go()
         for gauge in (self._shared, *self._gauges.values()):
             gauge.close()
         self._eyes.close()
         for handle in (self._shared_watch, *self._watches.values()):
             self._registry.poll.unwatch(handle)
         self._guard.close()
+
+    def _let_go(self) -> None:
+        """Let everybody go on."""
+        self._act(Plan(tripwires=dict.fromkeys(self._trips, None)))
+        self._yield(False, time.monotonic())
 
     # The guard
 
@@ -189,8 +193,7 @@ class Controller:
         self.poke()
 
     def _unguarded(self, reason: str) -> None:
-        self._act(Plan(tripwires=dict.fromkeys(self._trips, None)))
-        self._yield(False, time.monotonic())
+        self._let_go()
         self._start_guard()
         self.poke()
 
@@ -232,7 +235,7 @@ class Controller:
         else:
             self._guard.arm(False)
         others = len(self._registry.sessions) > len(self._gauges)
-        alert = self._wall is not None and self._registry.reserves.alert
+        alert = self._wall is not None and self._alert
         if (others and (self._gauges or alert)) or self._yielding:
             self._timer = self._loop.call_later(TICK_SEC, self._tick)
         elif self._stops.any or self._gauges or (self._wall is not None and others):
@@ -265,15 +268,26 @@ class Controller:
         return min((wall for wall in walls if wall is not None), default=None)
 
     def _stay_alert(self) -> None:
-        """Watch closely while the others come near a wall; the kernel tells when they do."""
-        if self._wall is not None:
-            near = ALERT - (CALM if self._registry.reserves.alert else 0.01)
-            self._registry.reserves.watch_closely(self._shared.last > self._wall * near)
+        """Watch closely while the others are near a wall; the kernel tells when they come there."""
+        wall, stage = self._wall, self._registry.reserves.stage
+        if wall is None:
+            return
+        if self._shared.last <= wall * (ALERT - (CALM if stage else 0.01)):
+            stage = Stage.CALM
+        elif (self._shared_tripped or stage is Stage.PRESSED) and self._shared.last > wall - 2 * margin(wall):
+            stage = Stage.PRESSED
+        else:
+            stage = Stage.ALERT
+        self._registry.reserves.reach(stage)
+
+    @property
+    def _alert(self) -> bool:
+        return self._registry.reserves.stage > Stage.CALM
 
     @property
     def _at_stake(self) -> bool:
         """Whether anybody waits, or may soon have to. As long as not, it is enough to look when somebody comes."""
-        return self._stops.any or self._registry.reserves.alert
+        return self._stops.any or self._alert
 
     def _sessions(self) -> tuple[SessionView, ...]:
         # What may be reclaimed or ended matters only where memory is short.

@@ -48,11 +48,12 @@ def decide(view: Snapshot, settings: Settings) -> Plan:
             continue
         first = tight.line[0] is session
         step = _step(tight.size, settings)
-        plan.tripwires[session.ref] = None if first else max(tight.room - margin_of(tight.size), LEAST)
         if first:
             _first(plan, view, settings, session, tight)
+            plan.tripwires[session.ref] = _slowed(plan, view, settings, session, tight)
         else:
             _next(plan, settings, session, tight, step)
+            plan.tripwires[session.ref] = max(tight.room - margin_of(tight.size), LEAST)
         if settings.has("hold"):
             _hold(plan, view, settings, session, tight, is_first=first)
         for wall in mine:
@@ -201,13 +202,30 @@ def _first(plan: Plan, view: Snapshot, settings: Settings, session: SessionView,
     if wall.given_back and settings.has("tripwire") and not waited:
         plan.stopped[session.ref] = "until a protected session gives memory back"
         return
-    at_the_wall = wall.tripped or session.current + margin // 4 > room
+    at_the_wall = wall.tripped or session.tripped or session.current + margin // 4 > room
     if (
         settings.has("kill")
         and at_the_wall
         and (view.killed is None or view.now - view.killed >= settings.kill_pause_sec)
     ):
         _kill(plan, wall.line, margin)
+
+
+def _slowed(plan: Plan, view: Snapshot, settings: Settings, session: SessionView, wall: _Wall) -> int | None:
+    """Return the first's tripwire: while it goes on to what others hold, the kernel slows it down until we have come.
+
+    The wire is there to call us, and is then moved on. Above its memory.high a session may not get on at all: where
+    nothing else can be reclaimed, the kernel takes the very page of code that it is about to run, over and over.
+    """
+    margin = margin_of(wall.size)
+    if not wall.behind or (session.claim is not None and session.current <= session.claim <= wall.room - margin):
+        return None
+    if session.current < wall.room - 2 * margin:
+        return max(wall.room - 2 * margin, LEAST)
+    coming = plan.kill is not None or (view.killed is not None and view.now - view.killed < settings.kill_pause_sec)
+    if session.current < wall.room - margin or coming:
+        return max(wall.room - margin, LEAST)
+    return None
 
 
 def _kill(plan: Plan, line: list[SessionView], least: int) -> None:

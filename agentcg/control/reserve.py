@@ -9,12 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 
-__all__ = ["ALERT", "Bounds", "bounds", "margin", "reserve_of"]
+__all__ = ["ALERT", "Bounds", "Stage", "bounds", "margin", "reserve_of"]
 
 ALERT = 3 / 4
 """From this part of the wall on, those behind it are watched closely. Up to there the kernel's own event, when the
 group's memory.high is reached, is waited for."""
+
+
+class Stage(IntEnum):
+    """How near those behind the wall have come to it. The group's memory.high is at the end of each stage."""
+
+    CALM = 0
+    ALERT = 1
+    """They are watched closely."""
+    PRESSED = 2
+    """A margin is left, and the kernel has called. From here on it must not slow them down: above memory.high one may
+    not get on at all, where nothing can be reclaimed but the page of code that it is about to run."""
+
 
 MARGIN, MARGIN_MIN = 1 / 64, 8 << 20
 """The shared group is slowed down, and its kernel events come, this far below its wall: a part of it, and a least."""
@@ -53,7 +66,7 @@ def reserve_of(claim: int | None, peak: int) -> int:
 
 
 def bounds(
-    capacity: int | None, reserved: Iterable[int], current: int, *, limited: bool = False, alert: bool = True
+    capacity: int | None, reserved: Iterable[int], current: int, *, limited: bool = False, stage: Stage = Stage.ALERT
 ) -> Bounds:
     """Return the limits of the shared group.
 
@@ -61,13 +74,13 @@ def bounds(
     :param reserved: what each protected session is to have
     :param current: what the shared group uses now
     :param limited: ``capacity`` is a limit of theirs, not just what the machine has
-    :param alert: they are watched closely; if not, memory.high is there to tell when they have to be
     """
     total = sum(reserved)
     if capacity is None or not (total or limited):
         return Bounds(None, None, None, True)
     wall = max(capacity - total, 4 << 20)
-    high = max(wall - margin(wall) if alert else round(wall * ALERT), 1 << 20) & ~4095
+    end = {Stage.CALM: round(wall * ALERT), Stage.ALERT: wall - margin(wall), Stage.PRESSED: wall}
+    high = max(end[stage], 1 << 20) & ~4095
     if current <= wall:
         return Bounds(high, wall, wall, True)
     # Above what was read: it may have grown meanwhile.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from agentcg.cgroup.tree import Tree
 from agentcg.cgroup.usage import memory_current, memory_peak
 from agentcg.control.live import LiveSession
-from agentcg.control.reserve import bounds, reserve_of
+from agentcg.control.reserve import Stage, bounds, reserve_of
 from agentcg.errors import InvalidInput
 from agentcg.model import Budget, SessionRef
 from agentcg.policy.budget import PAGE
@@ -37,14 +37,14 @@ class Reserves:
         """It is reckoned with, and nothing is written."""
         self.wall: int | None = None
         """What all sessions that are not protected may hold together, bytes; None if they are not limited."""
-        self.alert = True
-        """The others are watched closely."""
+        self.stage = Stage.ALERT
+        """How near the others are to it."""
         self._rebalancing: asyncio.TimerHandle | None = None
 
-    def watch_closely(self, wanted: bool) -> None:
-        """Say whether the others are watched closely; if not, the kernel's event tells when they have to be."""
-        if wanted != self.alert:
-            self.alert = wanted
+    def reach(self, stage: Stage) -> None:
+        """Say how near the others are to the wall; the kernel's event tells when they come to the end of that stage."""
+        if stage != self.stage:
+            self.stage = stage
             self.rebalance()
 
     def check(self, declared: int, granted: Budget) -> None:
@@ -102,7 +102,7 @@ class Reserves:
             self._rebalancing = None
         shared = self._tree.shared
         current = memory_current(shared) or 0
-        wanted = bounds(self._capacity, self._all(), current, limited=self._limited, alert=self.alert)
+        wanted = bounds(self._capacity, self._all(), current, limited=self._limited, stage=self.stage)
         self.wall = wanted.wall
         if self.dry_run:
             return

@@ -94,9 +94,9 @@ def test_of_those_who_waited_too_long_the_one_that_waits_longest_goes_first() ->
 
 def test_a_tripwire_stands_a_margin_before_the_end_of_the_room() -> None:
     plan = decide(at(session("a", 100), session("b", 200, claim=300), session("c", 50)), ALL)
-    # The first has none; before b, a may come to a step more; before c, b will come to 300; behind b stands c.
+    # The first has two margins; before b, a may come to a step more; before c, b will come to 300; behind b stands c.
     assert plan.tripwires == {
-        ref("a"): None,
+        ref("a"): (1024 - 200 - 50 - 32) * M,
         ref("b"): (1024 - 164 - 50 - 16) * M,
         ref("c"): (1024 - 164 - 300 - 16) * M,
     }
@@ -107,6 +107,33 @@ def test_a_tripwire_stands_a_margin_before_the_end_of_the_room() -> None:
 def test_a_tripwire_is_never_below_the_least(claim: int | None, expected: int) -> None:
     plan = decide(at(session("a", 900, claim=claim), session("b", 300)), ALL)
     assert plan.tripwires[ref("b")] == expected * M
+
+
+@pytest.mark.parametrize(
+    ("first", "behind", "expected"),
+    [
+        (session("a", 600, claim=708), 300, None),  # It will come to its end.
+        (session("a", 600, claim=709), 300, 692),
+        (session("a", 601, claim=600), 300, 692),  # A claim that was not true.
+        (session("a", 600), 300, 692),
+        (session("a", 600), 0, None),  # Nobody has what it may need.
+        (session("a", 692), 300, 708),  # It has called, and goes on.
+        (session("a", 708), 300, None),
+    ],
+)
+def test_the_first_calls_before_it_needs_what_others_hold(
+    first: SessionView, behind: int, expected: int | None
+) -> None:
+    plan = decide(at(first, session("b", behind)), ALL)
+    assert plan.tripwires[ref("a")] == (None if expected is None else expected * M)
+    assert plan.stopped == {}
+
+
+def test_the_first_is_slowed_down_only_while_what_it_needs_is_on_its_way() -> None:
+    view = stuck()
+    assert decide(view, ALL).tripwires[ref("a")] == 708 * M
+    assert decide(replace(view, killed=NOW - 0.5), ALL).tripwires[ref("a")] == 708 * M
+    assert decide(view, without("kill")).tripwires[ref("a")] is None
 
 
 def test_a_claim_counts_for_no_more_than_there_is_and_no_less_than_is_held() -> None:
@@ -254,6 +281,12 @@ def test_then_it_waits_for_a_protected_one() -> None:
     assert plan.stopped == {ref("a"): "until a protected session gives memory back"}
     assert plan.kill is None
     assert decide(view, without("tripwire")).kill is not None
+
+
+def test_the_kernel_has_slowed_it_down_and_more_is_to_be_had_only_from_others() -> None:
+    assert decide(stuck(current=709), ALL).kill is None
+    assert decide(stuck(current=709, tripped=True), ALL).kill == (CallRef(ref("b"), "2"), WHY)
+    assert decide(stuck(current=708, tripped=True), ALL).kill is None  # A margin is left yet.
 
 
 @pytest.mark.parametrize("waited", [{"turn_until": NOW + 1}, {"stopped": NOW - 60}])
@@ -449,7 +482,7 @@ def test_what_is_left_out_is_not_done_and_all_else_is(
 # Sessions that grow, shrink and end under the plan
 
 DT, RATE, LEAK = 0.05, 2 * M, M // 8
-"""A look, what a call grows by until the next, and the same above a tripwire."""
+"""A look, what a call grows by until the next, and the same above a tripwire; or it does not get on at all there."""
 SOON = Settings(freeze_max_sec=4.0, patience_sec=5.0, turn_sec=0.5, kill_pause_sec=0.2)
 ROUNDING = 3 * DT
 
@@ -513,12 +546,14 @@ class Agent:
         more = {"claim": self.claim, "grew": grew, "tripped": tripped, "stopped": self.stopped}
         return SessionView(self.ref, self.opened, current=self.current, turn_until=self.turn_until, calls=calls, **more)
 
-    def step(self, now: float) -> None:
+    def step(self, now: float, leak: int) -> None:
         for one in (self, *self.calls):
             one.before = one.current
         over = self.tripwire is not None and self.current > self.tripwire
         for call in [call for call in self.calls if call.stopped is None and self.stopped is None]:
-            call.run(LEAK if over else RATE)
+            if over and not leak:
+                continue
+            call.run(leak if over else RATE)
             if not call.sizes:
                 self.calls.remove(call)
         if not self.calls and self.rounds and self.stopped is None:
@@ -543,6 +578,7 @@ class World:
     walls: list[int]
     settings: Settings
     protected_until: float = 0.0
+    leak: int = LEAK
     now: float = 100.0
     killed: float | None = None
     kills: list[CallRef] = field(default_factory=list)
@@ -563,7 +599,7 @@ class World:
                 return
             self.look(wall)
             for agent in self.agents:
-                agent.step(self.now)
+                agent.step(self.now, self.leak)
             self.most = max(self.most, sum(agent.current for agent in self.agents) - wall)
             self.now += DT
         raise AssertionError(f"after {looks} looks there are still {self.agents}")
@@ -632,7 +668,9 @@ def worlds(draw: st.DrawFn, *, known: bool = False) -> World:
     # With claims that hold, the agents of all who wait fit beside any session.
     more = [st.just(SMALLEST + 5 * 8 * M)] if known else [st.integers(SMALLEST // M, 1024).map(lambda size: size * M)]
     walls = draw(st.lists(st.one_of(*more), min_size=1, max_size=4))
-    return World(agents, walls, SOON, 0.0 if known else draw(st.sampled_from([0.0, 4.0, 60.0])))
+    return World(
+        agents, walls, SOON, 0.0 if known else draw(st.sampled_from([0.0, 4.0, 60.0])), draw(st.sampled_from([0, LEAK]))
+    )
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, phases=FAST)

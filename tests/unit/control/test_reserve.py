@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentcg.control.reserve import Bounds, bounds, margin, reserve_of
+from agentcg.control.reserve import Bounds, Stage, bounds, margin, reserve_of
 
 G, M = 1 << 30, 1 << 20
 
@@ -34,7 +34,9 @@ def test_a_limit_of_their_own_is_a_wall_even_where_nothing_is_reserved() -> None
 
 
 def test_while_nobody_watches_closely_the_kernel_tells_at_three_quarters() -> None:
-    assert bounds(4 * G, [], 0, limited=True, alert=False) == wall(4 * G, high=3 * G)
+    assert bounds(4 * G, [], 0, limited=True, stage=Stage.CALM) == wall(4 * G, high=3 * G)
+    # And when it has told that a margin is left, it must not stand in the way of those who may go on.
+    assert bounds(4 * G, [], 0, limited=True, stage=Stage.PRESSED) == wall(4 * G, high=4 * G)
 
 
 def test_who_uses_more_is_not_settled_and_the_wall_is_still_named() -> None:
