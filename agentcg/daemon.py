@@ -91,7 +91,7 @@ async def serve(options: Options) -> None:
     poll, bus = EventPoll(loop), Bus()
     limited = files.read_int(root.node.fd, "memory.max") not in (None, math.inf)
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root), limited=limited)
-    events = kernel_events.start(registry, root) if options.events else None
+    events = kernel_events.start(registry, root, hold=options.scheduler) if options.events else None
     controller = None
     if not options.observe:
         settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
@@ -100,7 +100,8 @@ async def serve(options: Options) -> None:
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
     await adopt(registry)
-    scheduling = scheduling_rung.start(registry, root) if options.scheduler else None
+    holds = events.holds if events is not None else None
+    scheduling = scheduling_rung.start(registry, root, holds) if options.scheduler else None
     hook = prekill.start(root, registry.doom)
 
     stop = asyncio.Event()

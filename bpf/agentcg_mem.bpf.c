@@ -5,7 +5,7 @@
  * Control files tell that a counter went up, some milliseconds later, and only on the cgroup whose limit it was. Here
  * the kernel's own functions are hooked, and each event carries three cgroups: the leaf that the task lives in, the
  * leaf's session (its ancestor at a fixed depth), and the cgroup whose limit was hit, which may be any of the
- * ancestors. Tasks outside agentcg's root are left after one comparison. Nothing here changes what the kernel does.
+ * ancestors. Tasks outside agentcg's root are left after one comparison.
  *
  *	function				kind of event		time from	told
  *	[__]mem_cgroup_handle_over_high		OVER_HIGH, THROTTLED	entry, exit	beginning and end
@@ -13,6 +13,12 @@
  *	psi_memstall_enter, _leave		STALL			entry of both	end
  *	mem_cgroup_out_of_memory		OOM			entry		beginning
  *	__oom_kill_process			OOM_KILL		entry		beginning
+ *
+ * Memory back-pressure. `holds` has the calls that agentcg_sched runs, and until when each is not to run; it is the
+ * scheduler's own map. Here it is written at the moment of need, before user space has heard of it: a call that comes
+ * to the memory.high of its session, or of all, is held for hold_us, while user space freezes it; and all calls are,
+ * when a task of a protected session has to reclaim for a limit that is theirs too. The scheduler sees to it that none is held for too long. Who is
+ * not in the map is not held, and where there is no such scheduler nothing here changes what the kernel does.
  *
  * A worked example. The root is cgroup 100 at depth 1, sessions are at depth 4, and /agentcg/shared/t/s (400) has
  * memory.high = 1 GiB over the leaves calls/a (601) and calls/b (602), which have no limit of their own. A task in 601
@@ -91,6 +97,14 @@ struct {
 	__type(value, struct agentcg_mem_totals);
 } totals SEC(".maps");
 
+/* As agentcg_sched has it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u64);
+} holds SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, AGENTCG_MEM_STATS);
@@ -161,6 +175,25 @@ static __always_inline __u64 exceeded_high(struct task_struct *task)
 		css = BPF_CORE_READ(css, parent);
 	}
 	return 0;
+}
+
+/* Back-pressure */
+
+static __always_inline void hold(__u64 id)
+{
+	__u64 until = bpf_ktime_get_ns() + config.hold_us * 1000ULL;
+
+	if (config.hold_us && !bpf_map_update_elem(&holds, &id, &until, BPF_EXIST))
+		count(AGENTCG_MEM_STAT_HELD);
+}
+
+/* Does a protected session's task reclaim for a limit that it shares with the others? */
+static __always_inline bool suffers(struct mem_cgroup *memcg)
+{
+	__u32 level = config.root_level + 1;
+
+	return config.protected_id && bpf_get_current_ancestor_cgroup_id(level) == config.protected_id &&
+	       ancestor_id(BPF_CORE_READ(memcg, css.cgroup), level) != config.protected_id;
 }
 
 /* Telling it */
@@ -281,6 +314,9 @@ static __always_inline int over_high_begins(void)
 	if (!event.limit_id)
 		return 0;
 	event.bytes = pages << config.page_shift;
+	/* At its own limit it is slowed down by the kernel, and nobody else is the worse for it. */
+	if (event.limit_id != place.cgroup_id)
+		hold(place.cgroup_id);
 	span = span_begin();
 	if (span) {
 		span->over_high_ns = event.time_ns;
@@ -347,6 +383,8 @@ int BPF_PROG(reclaim_entry, struct mem_cgroup *memcg)
 
 	if (!reclaim_place(memcg, &place))
 		return 0;
+	if (suffers(memcg))
+		hold(AGENTCG_MEM_HOLD_ALL);
 	span = span_begin();
 	if (span)
 		span->reclaim_ns = bpf_ktime_get_ns();

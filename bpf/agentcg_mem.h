@@ -23,12 +23,14 @@ enum agentcg_mem_stat {
 	AGENTCG_MEM_STAT_LOST = 1, /* events for which it had no room */
 	AGENTCG_MEM_STAT_HUSHED = 2, /* counted in the totals, but too short or too soon after the last to be sent */
 	AGENTCG_MEM_STAT_UNTIMED = 3, /* beginnings for which there was no memory to note the time */
+	AGENTCG_MEM_STAT_HELD = 4, /* times that a call, or all, were told to be held */
 	AGENTCG_MEM_STATS,
 };
 
 /* Read-only data, set before the programs are loaded. */
 struct agentcg_mem_config {
 	__u64 root_id; /* only this cgroup and those below it are looked at */
+	__u64 protected_id; /* the group of protected sessions, one below the root; 0: nobody is held for them */
 	__u32 root_level; /* its depth, 0 for the top of the hierarchy */
 	__u32 session_level; /* the depth of sessions */
 	__u32 page_shift;
@@ -36,8 +38,11 @@ struct agentcg_mem_config {
 	__u32 throttled_min_us; /* shorter ones are counted, not sent */
 	__u32 reclaim_min_us;
 	__u32 stall_min_us;
-	__u32 reserved;
+	__u32 hold_us; /* how long a call is held in the map `holds`; 0 for not at all */
 };
+
+/* Key in the map `holds` for all of them. */
+#define AGENTCG_MEM_HOLD_ALL 0
 
 /* One record of the ring buffer `events`. Ids are 0 where there is none. */
 struct agentcg_mem_event {

@@ -104,6 +104,11 @@ class Tree:
         """The group of all sessions whose memory is not reserved."""
         return self._groups["shared"]
 
+    @property
+    def reserved(self) -> Node:
+        """The group of all protected sessions."""
+        return self._groups["reserved"]
+
     def bound(self, node: Node, *, high: int | None, maximum: int | None) -> None:
         """Set the memory limits of a group or of the root, memory.high first."""
         files.write_limit(node.fd, "memory.high", high, wait=False)

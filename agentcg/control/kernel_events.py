@@ -17,6 +17,7 @@ from agentcg.control.registry import Registry
 from agentcg.control.watch import memory_event, throttled
 from agentcg.errors import Unsupported
 from agentcg.kernel.mem import NEVER, Kind, MemEvent, MemEvents
+from agentcg.kernel.sched import HOLD_MAX_SEC
 
 __all__ = ["KernelEvents", "start"]
 
@@ -26,10 +27,10 @@ _NEEDED = frozenset((Kind.OVER_HIGH, Kind.OOM_KILL))
 _SAME_KILL_SEC = 1.0  # The OOM killer ends a call's processes one after the other.
 
 
-def start(registry: Registry, root: Root) -> KernelEvents | None:
+def start(registry: Registry, root: Root, *, hold: bool = False) -> KernelEvents | None:
     """Start listening to the kernel, if it can be had; the log says what holds. None if it cannot be had."""
     try:
-        events = KernelEvents(registry, root)
+        events = KernelEvents(registry, root, hold=hold)
     except Unsupported as error:
         reason, _, detail = error.message.partition("\n")
         log.info("memory events come from files: %s%s", reason, f" ({error.hint})" if error.hint else "")
@@ -42,10 +43,11 @@ def start(registry: Registry, root: Root) -> KernelEvents | None:
 class KernelEvents:
     """Publishes throttling and OOM kills of calls. Belongs to the loop it was made on.
 
+    :param hold: have the kernel's programs say in :attr:`holds` which calls are not to run while memory is short
     :raises Unsupported: where the kernel does not tell both
     """
 
-    def __init__(self, registry: Registry, root: Root) -> None:
+    def __init__(self, registry: Registry, root: Root, *, hold: bool = False) -> None:
         level = depth_of(root.path)
         self._registry = registry
         self._calls: dict[int, LiveCall] = {}
@@ -60,7 +62,10 @@ class KernelEvents:
             throttled_min_us=NEVER,  # Nobody here waits for the end of these: they are in the totals.
             reclaim_min_us=NEVER,
             stall_min_us=NEVER,
+            protected_id=registry.tree.reserved.id,
+            hold_us=round(HOLD_MAX_SEC * 1e6) if hold else 0,
         )
+        self.holds = self._events.holds
         self.kinds = self._events.kinds
         if not self.kinds >= _NEEDED:
             self._events.close()

@@ -12,13 +12,14 @@ import hashlib
 import logging
 import os
 import time
+from ctypes import c_uint64
 
 from agentcg.cgroup import files
 from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.errors import Unsupported
-from agentcg.kernel.libbpf import BpfError
+from agentcg.kernel.libbpf import BpfError, Map
 from agentcg.kernel.sched import Exit, Latency, Scheduler
 from agentcg.model import CpuClass
 from agentcg.policy.schema import CallClass
@@ -38,10 +39,10 @@ _LATENCY: dict[CpuClass, Latency] = {
 }
 
 
-def start(registry: Registry, root: Root) -> Scheduling | None:
+def start(registry: Registry, root: Root, holds: Map[c_uint64] | None = None) -> Scheduling | None:
     """Load the scheduler, if it can be had, and observe ``registry``; the log says what holds. None otherwise."""
     try:
-        scheduling = Scheduling(registry, root)
+        scheduling = Scheduling(registry, root, holds)
     except Unsupported as error:
         log.info("calls are scheduled by the kernel alone: %s", _line(error))
         return None
@@ -55,13 +56,14 @@ def start(registry: Registry, root: Root) -> Scheduling | None:
 class Scheduling:
     """Tells the scheduler of calls, and loads it again when it was thrown out. Belongs to the loop it was made on.
 
+    :param holds: until when each call is not to run, where the kernel's programs say so
     :raises Unsupported: where it cannot be had
     """
 
-    def __init__(self, registry: Registry, root: Root) -> None:
+    def __init__(self, registry: Registry, root: Root, holds: Map[c_uint64] | None = None) -> None:
         self._level = depth_of(root.path)
         _check_unlimited(root)
-        self._registry = registry
+        self._registry, self._holds = registry, holds
         self._loop = asyncio.get_running_loop()
         self._told: set[int] = set()
         self._retry: asyncio.TimerHandle | None = None
@@ -160,7 +162,7 @@ class Scheduling:
     # Its life
 
     def _load(self) -> None:
-        self._scheduler = Scheduler(self._level, self._loop, self._exited)
+        self._scheduler = Scheduler(self._level, self._loop, self._exited, holds=self._holds)
         self._loaded = time.monotonic()
 
     def _exited(self, end: Exit) -> None:

@@ -114,6 +114,10 @@ class Map(Generic[V]):
         """Size it, before the object is loaded; a ring buffer in bytes: a power of two, at least a page."""
         library().call(f"sizing map {self.name}", "bpf_map__set_max_entries", self._pointer, entries)
 
+    def reuse(self, other: Map[Any]) -> None:
+        """Be the same map as ``other``, which is loaded and of the same kind, before the object is loaded."""
+        library().call(f"using {other.name} as map {self.name}", "bpf_map__reuse_fd", self._pointer, other.fd)
+
     def attach_struct_ops(self) -> Link:
         """Register a struct_ops map with the kernel. :raises Unsupported: where libbpf is too old"""
         require(STRUCT_OPS, "struct_ops")

@@ -44,6 +44,7 @@ class Stat(enum.IntEnum):
     LOST = 1
     HUSHED = 2
     UNTIMED = 3
+    HELD = 4
 
 
 class Config(ctypes.Structure):
@@ -51,6 +52,7 @@ class Config(ctypes.Structure):
 
     _fields_ = (
         ("root_id", c_uint64),
+        ("protected_id", c_uint64),
         ("root_level", c_uint32),
         ("session_level", c_uint32),
         ("page_shift", c_uint32),
@@ -58,7 +60,7 @@ class Config(ctypes.Structure):
         ("throttled_min_us", c_uint32),
         ("reclaim_min_us", c_uint32),
         ("stall_min_us", c_uint32),
-        ("reserved", c_uint32),
+        ("hold_us", c_uint32),
     )
 
 
@@ -201,6 +203,8 @@ class MemEvents:
                 events.set_max_entries(ring_bytes)
             self._object.load()
             self._totals = self._object.map("totals", RawTotals)
+            self.holds = self._object.map("holds", c_uint64)
+            """Until when each call is not to run; written here, read by a scheduler that is given it."""
             self._stats = self._object.map("stats", c_uint64)
             self._ring = RingBuffer(events, self._record)
             self._links += [one.attach() for one in self._object.programs.values() if one.autoload]

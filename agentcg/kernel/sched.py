@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 SCHED_EXT = 7  # linux/sched.h
 HOLD_MAX_SEC = 0.05
 """A hold ends after this, whatever was asked for, and the next begins after as long a time again."""
+HOLD_ALL = 0
+"""Stands for all calls in the map of holds."""
 CAPACITY = 16384
 """Calls, and sessions and tenants together, that it can know at a time."""
 
@@ -50,6 +52,8 @@ class Scheduler:
     :param root_level: the depth of agentcg's root in the initial cgroup namespace, 0 for the top
     :param on_exit: called when it has ended by itself; :meth:`close` it then
     :param full: take every ordinary task of the machine; those in no known call are served first
+    :param holds: until when each call is not to run, in the place of a map of its own: others write it too, such as
+        :class:`~agentcg.kernel.mem.MemEvents`
     :param settings: other members of :class:`Config`
     :raises Unsupported: where the kernel, libbpf, the compiled programs or the right to use them are missing, or
         another scheduler is loaded
@@ -62,6 +66,7 @@ class Scheduler:
         on_exit: Callable[[Exit], None],
         *,
         full: bool = False,
+        holds: Map[c_uint64] | None = None,
         **settings: int,
     ) -> None:
         check_kernel()
@@ -85,11 +90,16 @@ class Scheduler:
             check_types(self._object)
             config = {"call_level": root_level + 5, "favour_unknown": int(full), "cpus": os.cpu_count() or 1}
             self._object.configure(Config, **config | settings)
+            self._holds: Map[c_uint64] = self._object.map("holds", c_uint64)
+            if holds is not None:
+                self._holds.reuse(holds)
             self._object.load()
             self._calls: Map[RawCall] = self._object.map("calls", RawCall)
             self._flows: Map[RawFlow] = self._object.map("flows", RawFlow)
             self._groups: Map[RawGroup] = self._object.map("groups", RawGroup)
-            self._holds: Map[c_uint64] = self._object.map("holds", c_uint64)
+            for cgroup_id, _ in list(self._holds.items()):  # Of a scheduler before this one.
+                self._holds.delete(cgroup_id)
+            self._holds.set(HOLD_ALL, c_uint64(0))
             self._stats: Map[c_uint64] = self._object.map("stats", c_uint64)
             self._exits: Map[RawExit] = self._object.map("exits", RawExit)
             self._ring = RingBuffer(self._object.map("events", c_uint64), self._record)
@@ -147,6 +157,7 @@ class Scheduler:
             self._groups.add(group, RawGroup())
         self._flows.add(cgroup_id, RawFlow())
         self._calls.set(cgroup_id, raw)
+        self._holds.add(cgroup_id, c_uint64(0))
         self._known[cgroup_id] = raw
         if known is None:
             self._members.update((session, tenant))
@@ -188,10 +199,9 @@ class Scheduler:
         Tasks are stopped wherever they are, inside the kernel too: another one that waits for a lock of theirs waits as
         long. For more, freeze the cgroup.
         """
-        if seconds > 0:
-            self._holds.set(cgroup_id, c_uint64(time.monotonic_ns() + round(seconds * 1e9)))
-        else:
-            self._holds.delete(cgroup_id)
+        if cgroup_id in self._known:
+            until = time.monotonic_ns() + round(seconds * 1e9) if seconds > 0 else 0
+            self._holds.set(cgroup_id, c_uint64(until))
 
     def take(self, pid: int) -> None:
         """Give a process that is in a known call already to the scheduler, with all its threads."""

@@ -11,7 +11,7 @@ from agentcg.control import kernel_events
 from agentcg.errors import Unsupported
 from agentcg.kernel.mem import Kind, MemEvent
 
-SESSION, CALL = 40, 60
+SESSION, CALL, RESERVED = 40, 60, 77
 
 
 class FakeEvents:
@@ -22,7 +22,7 @@ class FakeEvents:
 
     def __init__(self, root_id, root_level, loop, callback, *, on_lost, **settings):
         self.root, self.callback, self.on_lost = (root_id, root_level), callback, on_lost
-        self.closed = False
+        self.closed, self.settings, self.holds = False, settings, object()
 
     def close(self):
         self.closed = True
@@ -44,9 +44,9 @@ def world(monkeypatch, tmp_path):
     def publish(kind, subject, message, verdict=None, *, at=None):
         told.append((kind, subject, at))
 
-    registry = SimpleNamespace(
-        begun=1, adopted=0, kernel_tells=False, calls={"t/s/c": live}, bus=SimpleNamespace(publish=publish)
-    )
+    registry = SimpleNamespace(begun=1, adopted=0, kernel_tells=False, calls={"t/s/c": live})
+    registry.bus = SimpleNamespace(publish=publish)
+    registry.tree = SimpleNamespace(reserved=SimpleNamespace(id=RESERVED))
     root = SimpleNamespace(node=SimpleNamespace(id=1), path="/a/b")
     yield SimpleNamespace(registry=registry, root=root, live=live, told=told, folder=tmp_path)
     os.close(fd)
@@ -65,6 +65,14 @@ def test_a_call_over_its_own_limit_is_told_once_with_the_time_at_which_it_happen
     ((kind, subject, at),) = world.told
     assert (kind, subject) == ("call_throttled", "t/s/c")
     assert time.time() - at == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize(("hold", "expected"), [(False, 0), (True, 50_000)])
+def test_calls_are_held_by_the_kernel_only_where_something_heeds_it(world, hold, expected):
+    events = kernel_events.start(world.registry, world.root, hold=hold)
+    settings = events._events.settings
+    assert (settings["protected_id"], settings["hold_us"]) == (RESERVED, expected)
+    assert events.holds is events._events.holds
 
 
 def test_limits_of_others_other_kinds_and_other_cgroups_are_not_the_calls(world):

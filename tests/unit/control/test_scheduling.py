@@ -24,12 +24,12 @@ class FakeScheduler:
     made: ClassVar[list["FakeScheduler"]] = []
     refuse = None
 
-    def __init__(self, root_level, loop, on_exit):
+    def __init__(self, root_level, loop, on_exit, *, holds):
         if FakeScheduler.refuse:
             raise FakeScheduler.refuse
         self.level, self.on_exit = root_level, on_exit
         self.calls, self.taken, self.given_back, self.closed = {}, [], [], False
-        self.full = False
+        self.full, self.holds = False, holds
         FakeScheduler.made.append(self)
 
     def set_call(self, cgroup_id, **options):
@@ -122,6 +122,15 @@ def test_a_call_is_told_with_all_weights_and_its_class(world):
     assert scheduler.taken == [1001, 1002]
     made.finished(world.call(1))
     assert list(scheduler.calls) == [2]
+
+
+def test_the_kernels_programs_and_it_hold_by_the_same_map(world, monkeypatch):
+    monkeypatch.setattr(scheduling, "RETRY_SEC", 0.0)
+    holds = object()
+    made = scheduling.start(world.registry, world.root, holds)
+    made._exited(Exit(1, 0, "by hand", ""))
+    world.loop.later.pop()[1]()
+    assert [one.holds for one in FakeScheduler.made] == [holds, holds]
 
 
 def test_protected_sessions_and_calls_under_a_cpu_max_stay_with_the_kernels_scheduler(world):

@@ -44,7 +44,7 @@ def test_an_object_of_another_version_is_refused_before_it_is_loaded(built, tmp_
     changed = tmp_path / "bpf"
     changed.mkdir()
     for source in sources.iterdir():
-        text = source.read_text().replace("\t__u32 reserved;\n", "\t__u32 reserved[3];\n")
+        text = source.read_text().replace("\t__u32 hold_us;", "\t__u32 hold_us, more[2];")
         (changed / source.name).write_text(text)
     try:
         build_bpf.build(changed, tmp_path)
