@@ -23,7 +23,7 @@ from agentcg.api import prekill
 from agentcg.api.server import Server
 from agentcg.api.service import Service
 from agentcg.cgroup import files
-from agentcg.cgroup.delegate import Root, open_root
+from agentcg.cgroup.delegate import SUPERVISOR_MEMORY_MIN, Root, open_root
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import Tree
 from agentcg.control import kernel_events
@@ -83,14 +83,12 @@ async def serve(options: Options) -> None:
     _lock(root)
     for name in root.missing:
         log.warning("the %s controller is missing: calls are not limited by it", name)
-    # Also when it is not limited: a daemon before this one may have been.
-    files.write_limit(root.node.fd, "memory.max", options.memory_max)
-    files.write_limit(root.node.fd, "memory.swap.max", None if options.memory_max is None else 0)
-
+    _limit(root, options.memory_max)
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()
     limited = files.read_int(root.node.fd, "memory.max") not in (None, math.inf)
-    registry = Registry(Tree(root), policy, store, poll, bus, capacity=_capacity(root), limited=limited)
+    capacity = _capacity(root, options.memory_max)
+    registry = Registry(Tree(root), policy, store, poll, bus, capacity=capacity, limited=limited)
     events = kernel_events.start(registry, root, hold=options.scheduler) if options.events else None
     controller = None
     if not options.observe:
@@ -149,10 +147,25 @@ async def _watchdog() -> None:
         await asyncio.sleep(every)
 
 
-def _capacity(root: Root) -> int:
-    limit = files.read_int(root.node.fd, "memory.max")
+def _limit(root: Root, memory_max: int | None) -> None:
+    """Limit all sessions together, and let the daemon have its own beside them."""
+    record = root.node.read_record() or {}
+    if memory_max is None and record.get("memory_max") is None:
+        return  # What limit there may be is somebody else's.
+    files.write_limit(root.node.fd, "memory.max", None if memory_max is None else memory_max + SUPERVISOR_MEMORY_MIN)
+    files.write_limit(root.node.fd, "memory.swap.max", None if memory_max is None else 0)
+    root.node.write_record({"memory_max": memory_max})
+
+
+def _capacity(root: Root, memory_max: int | None) -> int:
+    """Return what all sessions may use together, in bytes."""
     total = psutil.virtual_memory().total
-    return total if limit is None else int(min(limit, total))
+    if memory_max is not None:
+        return min(memory_max, total)
+    limit = files.read_int(root.node.fd, "memory.max")
+    if limit is None or limit >= total:
+        return total
+    return int(max(limit - SUPERVISOR_MEMORY_MIN, limit // 2))
 
 
 def _raise_nofile() -> None:

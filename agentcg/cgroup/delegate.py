@@ -20,7 +20,16 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Inner
 from agentcg.errors import Unsupported
 
-__all__ = ["CONTROLLERS", "Mounts", "Root", "cgroup_of", "depth_of", "find_mounts", "open_root"]
+__all__ = [
+    "CONTROLLERS",
+    "SUPERVISOR_MEMORY_MIN",
+    "Mounts",
+    "Root",
+    "cgroup_of",
+    "depth_of",
+    "find_mounts",
+    "open_root",
+]
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,7 @@ CONTROLLERS = ("memory", "pids", "cpu", "io")
 
 SCOPE = "agentcg.scope"
 SUPERVISOR_MEMORY_MIN = 64 << 20
+"""What the daemon is to have for itself, in bytes."""
 INITIAL_CGROUP_NAMESPACE = 0xEFFFFFFB  # PROC_CGROUP_INIT_INO of linux/proc_ns.h
 _V1_HINT = (
     "boot with systemd.unified_cgroup_hierarchy=1 (and without systemd.legacy_systemd_cgroup_controller), "

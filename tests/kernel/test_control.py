@@ -48,9 +48,12 @@ def frozen(path: Path) -> bool:
 def test_two_that_do_not_fit_take_turns(own_daemon: Any, tools: Any) -> None:
     events = Listener(own_daemon)
     with own_daemon.client() as client:
-        commands = {"first": hold(180, 4), "second": hold(240, 0.5)}
+        commands = {"first": hold(180, 8), "second": hold(240, 0.5)}
         calls = [client.session(name).call(command, id="c1") for name, command in commands.items()]
-        processes = [call.popen() for call in calls]
+        processes = [calls[0].popen()]
+        # Of two that grow at the same time and have said nothing, it may be the first who needs what the second has.
+        tools.wait_for(lambda: int(tools.text(own_daemon.top / "shared/u0/first", "memory.current")) > 180 * MIB, 60)
+        processes.append(calls[1].popen())
         assert [process.wait(90) for process in processes] == [0, 0]
         verdicts = [call.end(exit_code=0) for call in calls]
         assert [verdict.outcome for verdict in verdicts] == ["ok", "ok"]

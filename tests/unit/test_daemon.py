@@ -70,10 +70,45 @@ def test_a_tree_has_one_daemon(tmp_path: Path) -> None:
     second.node.close()
 
 
-@pytest.mark.parametrize(("text", "share"), [("max\n", 1.0), ("1048576\n", None), ("9" * 19 + "\n", 1.0)])
-def test_capacity_is_what_the_root_may_use_and_the_machine_has(tmp_path: Path, text: str, share: float | None) -> None:
-    (tmp_path / "memory.max").write_text(text)
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with Inner(os.open(tmp_path, os.O_RDONLY), "x") as node:
-        found = daemon._capacity(Root(node, "", "", frozenset(), ()))
-    assert found == (1 << 20 if share is None else pytest.approx(total, rel=0.01))
+G, M = 1 << 30, 1 << 20
+TOTAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        ("max\n", None, TOTAL),
+        ("9" * 19 + "\n", None, TOTAL),
+        (f"{G}\n", None, G - 64 * M),
+        (f"{64 * M}\n", None, 32 * M),
+        (f"{G + 64 * M}\n", G, G),
+        ("max\n", 2 * TOTAL, TOTAL),
+    ],
+)
+def test_capacity_is_what_the_sessions_may_use_beside_the_daemon(
+    root: Root,
+    cgroups,  # type: ignore[no-untyped-def]
+    text: str,
+    given: int | None,
+    expected: int,
+) -> None:
+    cgroups.set("", "memory.max", text)
+    assert daemon._capacity(root, given) == pytest.approx(expected, rel=0.01)
+
+
+def test_the_daemons_own_memory_is_not_taken_from_the_sessions(root: Root, cgroups) -> None:  # type: ignore[no-untyped-def]
+    """Otherwise memory runs out in the root before the sessions come to their wall, and the OOM killer is first."""
+
+    def limits() -> tuple[str, str]:
+        return cgroups.text("", "memory.max"), cgroups.text("", "memory.swap.max")
+
+    daemon._limit(root, G)
+    assert limits() == (str(G + 64 * M), "0")
+    daemon._limit(root, None)  # The next one is not limited.
+    assert limits() == ("max", "max")
+
+
+def test_a_limit_that_somebody_else_has_set_is_left(root: Root, cgroups) -> None:  # type: ignore[no-untyped-def]
+    cgroups.set("", "memory.max", str(8 * G))
+    daemon._limit(root, None)
+    assert cgroups.text("", "memory.max") == str(8 * G)
