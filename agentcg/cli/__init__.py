@@ -16,6 +16,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "daemon": "Make a cgroup for every tool call that asks for one, until stopped.",
     "doctor": "Say what agentcg can enforce on this host, and how to get the rest.",
+    "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
     "policy": "Look at policies: what they say, whether they hold, what they would do.",
     "record": "Run an agent and record what its calls use.",
     "replay": "Replay recorded sessions.",
