@@ -23,14 +23,25 @@ from agentcg.errors import InvalidInput
 from agentcg.model import CpuClass, Intent
 from agentcg.units import parse_duration, parse_size
 
-__all__ = ["HINT_MAX", "parse_hint"]
+__all__ = ["HINT_MAX", "parse_hint", "take_hint"]
 
 HINT_MAX = 256  # Characters.
 
 _LEVELS = {"low": 256 << 20, "medium": 1 << 30, "high": None}
 _MEMORY = re.compile(r"[0-9]{1,20}[mg]", re.IGNORECASE | re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
+_AT_THE_HEAD = re.compile(r"\s*AGENT_RESOURCE_HINT=(\"[^\"\s]*\"|'[^'\s]*'|[^\s\"';&|]*)\s+(?=\S)")
 _WHOLE = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+def take_hint(command: str) -> tuple[str | None, str]:
+    """Return the hint that stands at the head of a shell command, unread, and the rest of the command.
+
+    >>> take_hint("AGENT_RESOURCE_HINT=memory:2g pytest -x")
+    ('memory:2g', 'pytest -x')
+    """
+    found = _AT_THE_HEAD.match(command)
+    return (None, command) if found is None else (found[1].strip("\"'"), command[found.end() :])
 
 
 def parse_hint(text: str, *, place: str = "AGENT_RESOURCE_HINT") -> Intent:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.policy.hint import take_hint
 
 __all__ = ["Permission", "folder_of", "manage", "tell"]
 
@@ -33,7 +34,6 @@ Permission = Literal["none", "allow", "ask"]
 
 _TOOL = "Bash"
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_HINT = re.compile(r"\s*AGENT_RESOURCE_HINT=(\"[^\"\s]*\"|'[^'\s]*'|[^\s\"';&|]*)\s+(?=\S)")
 _VERDICT_MAX = 64 << 10
 _UPDATE = "this is for the hooks of Claude Code 2; give agentcg's version and the payload in a report"
 
@@ -121,11 +121,10 @@ def _id(fields: dict[str, Any]) -> str:
 
 
 def _managed(command: str, launcher: str, folder: Path) -> str:
-    hint = _HINT.match(command)
+    hint, command = take_hint(command)
     options = ["--id", folder.name, "--tool", _TOOL, "--verdict", "json", "--verdict-fd", "9"]
     if hint is not None:
-        options += ["--hint", hint[1].strip("\"'")]
-        command = command[hint.end() :]
+        options += ["--hint", hint]
     environment, cwd, verdict = (shlex.quote(str(folder / name)) for name in ("env", "cwd", "verdict"))
     return (
         f'AGENTCG_BASH_ENV="$BASH_ENV" BASH_ENV={environment} '

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-EAT = "python3 -S -c \"x = bytearray(b'x') * (120 << 20); print('passed')\""
+EAT = "python3 -S -c \"x = bytearray(b'x') * (90 << 20); print('passed')\""
 
 
 class Runtime:

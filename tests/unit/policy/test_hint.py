@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from agentcg.errors import InvalidInput
 from agentcg.model import Intent
-from agentcg.policy.hint import parse_hint
+from agentcg.policy.hint import parse_hint, take_hint
 from agentcg.policy.intent import merge
 
 
@@ -75,3 +75,19 @@ def test_any_text_is_a_valid_intent_or_invalid_input(text):
 def test_merge_is_field_by_field():
     over = Intent(memory_max=1, priority=0)
     assert merge(over, Intent(memory_max=2, pids_max=3, priority=9)) == Intent(memory_max=1, pids_max=3, priority=0)
+
+
+@pytest.mark.parametrize(
+    ("command", "hint", "rest"),
+    [
+        ("AGENT_RESOURCE_HINT=memory:2g pytest -x", "memory:2g", "pytest -x"),
+        ("  AGENT_RESOURCE_HINT='memory:2g,cpu:batch' make", "memory:2g,cpu:batch", "make"),
+        ('AGENT_RESOURCE_HINT="memory:low" true', "memory:low", "true"),
+        ("AGENT_RESOURCE_HINT= true", "", "true"),
+        ("AGENT_RESOURCE_HINT=memory:2g; pytest", None, "AGENT_RESOURCE_HINT=memory:2g; pytest"),
+        ("AGENT_RESOURCE_HINT=memory:2g", None, "AGENT_RESOURCE_HINT=memory:2g"),
+        ("echo AGENT_RESOURCE_HINT=memory:2g x", None, "echo AGENT_RESOURCE_HINT=memory:2g x"),
+    ],
+)
+def test_a_hint_at_the_head_of_a_command_is_told_from_the_command(command, hint, rest):
+    assert take_hint(command) == (hint, rest)

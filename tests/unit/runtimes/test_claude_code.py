@@ -121,9 +121,6 @@ def test_the_users_own_file_for_bash_is_read(tmp_path: Path) -> None:
     ("command", "hint", "rest"),
     [
         ("AGENT_RESOURCE_HINT=memory:2g pytest -x", "memory:2g", "pytest -x"),
-        ("  AGENT_RESOURCE_HINT='memory:2g,cpu:batch' make", "memory:2g,cpu:batch", "make"),
-        ('AGENT_RESOURCE_HINT="memory:low" true', "memory:low", "true"),
-        ("AGENT_RESOURCE_HINT=memory:2g; pytest", None, "AGENT_RESOURCE_HINT=memory:2g; pytest"),
         ("echo AGENT_RESOURCE_HINT=memory:2g x", None, "echo AGENT_RESOURCE_HINT=memory:2g x"),
     ],
 )

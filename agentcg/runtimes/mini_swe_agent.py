@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mini-swe-agent: an environment whose every command is a call.
+
+In the agent's configuration::
+
+    environment:
+      environment_class: agentcg.runtimes.mini_swe_agent.AgentcgEnvironment
+      memory: 4G
+
+It is the runtime's own local environment (mini-swe-agent 2) in all but where the command runs: the same shell, output
+and time-out. A time-out ends all that the command has started, not its process group alone.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+from minisweagent.environments.local import LocalEnvironment, LocalEnvironmentConfig
+
+from agentcg.api.client import Call, RemoteError, connect
+from agentcg.policy.hint import take_hint
+from agentcg.units import parse_size
+
+__all__ = ["AgentcgEnvironment", "AgentcgEnvironmentConfig"]
+
+STILL_SEC = 900.0
+"""For how long a call may stand still at most, on top of its own time."""
+
+
+class AgentcgEnvironmentConfig(LocalEnvironmentConfig):  # type: ignore[misc]
+    """The local environment's settings, and ours."""
+
+    session: str | None = None
+    """The session's name; by default one is made up."""
+    memory: str | None = None
+    """What all commands may use together, such as 4G; by default what the policy grants."""
+    protected: bool = False
+    """``memory`` is set aside for it from the start."""
+    socket: str | None = None
+    """The daemon's; by default AGENTCG_SOCKET, or the system's."""
+
+
+class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
+    """Runs commands as calls of one session, which is closed with :meth:`close` or with this process.
+
+    :raises RemoteError: if the daemon refuses the session or cannot be reached
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(config_class=AgentcgEnvironmentConfig, **settings)
+        self._client = connect(self.config.socket)
+        memory = self.config.memory
+        budget: dict[str, Any] = {} if memory is None else {"memory_max": parse_size("environment.memory", memory)}
+        self.session = self._client.session(self.config.session, protected=self.config.protected, **budget).name
+        """The full name of its session."""
+
+    def close(self) -> None:
+        """Close the session."""
+        self._client.close()
+
+    def execute(self, action: dict[str, Any], cwd: str = "", *, timeout: int | None = None) -> dict[str, Any]:
+        """Run ``action["command"]``; a hint may stand at its head. What is advised is added to its output.
+
+        The verdict is in ``extra`` of the result. A request that is refused, for a hint that is none, say, is the
+        output of a command that was not run (status 125). Time that the call stands still does not count.
+        """
+        hint, command = take_hint(action.get("command", ""))
+        timeout = timeout or self.config.timeout
+        # On a connection of its own, which stands for the call.
+        with connect(self.config.socket) as client:
+            try:
+                given: dict[str, Any] = {"hint": hint, "duration_max_sec": float(timeout)}
+                call = client.call(["sh", "-c", command], session=self.session, tool="bash", **given)
+            except RemoteError as error:
+                refusal = f"agentcg: {error.message}" + (f" ({error.hint})" if error.hint else "")
+                return {"output": refusal, "returncode": 125, "exception_info": ""}
+            output = self._run(call, cwd or self.config.cwd or os.getcwd(), timeout)
+        self._check_finished(output)
+        return output
+
+    def _run(self, call: Call, cwd: str, timeout: int) -> dict[str, Any]:
+        process = call.popen(
+            cwd=cwd,
+            env=os.environ | self.config.env,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            text, _ = process.communicate(timeout=timeout + STILL_SEC)
+            verdict = call.end(**_status(process.returncode))
+        except subprocess.TimeoutExpired:  # The daemon should have ended it long ago.
+            verdict = call.end(signal=9)
+            text, _ = process.communicate()
+        output = {"output": text, "returncode": process.returncode, "exception_info": ""}
+        if verdict.outcome == "timed_out":
+            late = subprocess.TimeoutExpired(call.command[-1], timeout)
+            output |= {"returncode": -1, "exception_info": f"An error occurred while executing the command: {late}"}
+        if verdict.advice:
+            output["output"] = f"{text.rstrip()}\nagentcg: {verdict.advice}\n".lstrip()
+        seen = {"call": call.name, "outcome": verdict.outcome, "memory_peak": verdict.usage.memoryPeak}
+        return output | {"extra": {"agentcg": seen}}
+
+
+def _status(returncode: int) -> dict[str, int]:
+    return {"exit_code": returncode} if returncode >= 0 else {"signal": -returncode}

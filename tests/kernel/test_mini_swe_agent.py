@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real mini-swe-agent, with a model that is a script: it says what it was told to, and acts on what it reads."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EAT = "python3 -S -c \"x = bytearray(b'x') * (90 << 20); print('passed')\""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSWEA_SILENT_STARTUP", "1")
+        patch.setenv("MSWEA_GLOBAL_CONFIG_DIR", str(tmp_path_factory.mktemp("mswea")))
+        yield
+
+
+@pytest.fixture
+def environment(daemon: Any) -> Iterator[Any]:
+    """Return one made as the runtime makes it: from the name of its class."""
+    from minisweagent.environments import get_environment
+
+    name = "agentcg.runtimes.mini_swe_agent.AgentcgEnvironment"
+    made = get_environment({"environment_class": name, "socket": daemon.socket, "session": "mini", "memory": "1G"})
+    yield made
+    made.close()
+
+
+def agent(environment: Any, decide: Any, tmp_path: Path) -> Any:
+    """Return an agent whose model's n-th command is what ``decide`` makes of all that it has read so far."""
+    from minisweagent.agents.default import DefaultAgent
+    from minisweagent.models.test_models import DeterministicModel, make_output
+
+    class Scripted(DeterministicModel):
+        def query(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
+            said = [str(message["content"]) for message in messages if message["role"] == "user"]
+            return make_output("next", [{"command": decide(said[1:])}], cost=0.0)
+
+    return DefaultAgent(
+        Scripted(outputs=[]),
+        environment,
+        system_template="You act.",
+        instance_template="{{task}}",
+        output_path=tmp_path / "trajectory.json",
+    )
+
+
+def test_the_model_reads_why_its_command_died_and_asks_for_what_is_advised(environment: Any, tmp_path: Path) -> None:
+    def decide(said: list[str]) -> str:
+        if not said:
+            return f"AGENT_RESOURCE_HINT=memory:64m {EAT}"
+        if len(said) == 1:
+            advised = re.search(r"agentcg: .*memory limit of 64\.0 MiB.* ask for (\d+) MiB", said[0])
+            assert advised is not None, said
+            return f"AGENT_RESOURCE_HINT=memory:{advised[1]}m {EAT}"
+        assert "<returncode>0</returncode>" in said[1], said
+        return "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; echo done"
+
+    made = agent(environment, decide, tmp_path)
+    assert made.run("make it pass") == {"exit_status": "Submitted", "submission": "done\n"}
+    assert made.n_calls == 3
+
+
+def test_every_command_is_a_call_of_the_session(environment: Any, daemon: Any, tmp_path: Path) -> None:
+    commands = ["cat /proc/self/cgroup", "(sleep 0.1; cat /proc/self/cgroup) | cat", "exit 3", "no-such-command"]
+
+    def decide(said: list[str]) -> str:
+        return (*commands, "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")[len(said)]
+
+    start = daemon.log.stat().st_size
+    made = agent(environment, decide, tmp_path)
+    assert made.run("look around")["exit_status"] == "Submitted"
+    said = [message["content"] for message in made.messages if message["role"] == "user"][1:]
+    places = re.findall(r"0::\S+/shared/u0/mini/calls/(c-\w+)", "".join(said[:2]))
+    assert len(places) == len(set(places)) == 2
+    assert [re.search(r"<returncode>(-?\d+)", one)[1] for one in said] == ["0", "0", "3", "127"]
+    log = daemon.log.read_text()[start:]
+    assert len(re.findall(r"call_begun u0/mini/", log)) == len(commands) + 1
+
+
+def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(environment: Any, daemon: Any) -> None:
+    result = environment.execute({"command": "echo begun; setsid sleep 60 & sleep 60"}, timeout=2)
+    assert result["returncode"] == -1
+    assert result["output"].startswith("begun\n")
+    assert "timed out after 2 seconds" in result["exception_info"]
+    assert result["extra"]["agentcg"]["outcome"] == "timed_out"
+    with daemon.client() as client:
+        assert client.calls() == []
+
+
+def test_a_hint_that_is_none_is_the_output_of_a_command_that_did_not_run(environment: Any) -> None:
+    result = environment.execute({"command": "AGENT_RESOURCE_HINT=memory:lots echo ran"})
+    assert result["returncode"] == 125
+    assert result["output"].startswith("agentcg: ")
+    assert "lots" in result["output"]
+    assert "ran" not in result["output"].splitlines()
