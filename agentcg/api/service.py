@@ -140,7 +140,8 @@ class _Sessions(_Handler):
     async def close(self, session: str) -> list[types.Verdict]:
         live = self.session(session)
         self.peer.require_outside()
-        return [_verdict(verdict) for verdict in await self.registry.close_session(live.session.ref, "it was closed")]
+        ended = await self.registry.close_session(live.session.ref, "it was closed")
+        return [types.verdict_to_wire(verdict) for verdict in ended]
 
     def list(self) -> list[types.SessionInfo]:
         return [
@@ -220,13 +221,13 @@ class _Calls(_Handler):
             raise InvalidInput("exitCode", f"{exit_code} is not between 0 and 255")
         if signal is not None and not 1 <= signal <= 64:
             raise InvalidInput("signal", f"{signal} is not between 1 and 64")
-        return _verdict(await asyncio.shield(self.registry.end(ref, exit_code=exit_code, signal=signal)))
+        return types.verdict_to_wire(await asyncio.shield(self.registry.end(ref, exit_code=exit_code, signal=signal)))
 
     async def kill(self, call: str, reason: str) -> types.Verdict:
         ref = self.call(call)
         self._require_not_inside(ref)
         reason = one_line(reason, 500) or "no reason was given"
-        return _verdict(await asyncio.shield(self.registry.kill(ref, reason)))
+        return types.verdict_to_wire(await asyncio.shield(self.registry.kill(ref, reason)))
 
     def _require_not_inside(self, ref: CallRef) -> None:
         if self.peer.call is not None:
@@ -265,7 +266,7 @@ class _Monitor(_Handler):
             return (only is None or f"{event.subject}/".startswith(f"{only}/")) and self._may_see(event)
 
         async for event in self.registry.bus.listen(wanted):
-            yield to_wire(types.Event, event, verdict=_verdict(event.verdict) if event.verdict else None)
+            yield to_wire(types.Event, event, verdict=types.verdict_to_wire(event.verdict) if event.verdict else None)
 
     def _may_see(self, event: Event) -> bool:
         if self.peer.operator:
@@ -303,14 +304,4 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         memoryCurrent=memory_current(live.leaf),
         pidsCurrent=pids_current(live.leaf),
         cpuSec=cpu_sec(live.leaf),
-    )
-
-
-def _verdict(verdict: model.Verdict) -> types.Verdict:
-    return to_wire(
-        types.Verdict,
-        verdict,
-        call=str(verdict.ref),
-        usage=to_wire(types.Usage, verdict.usage),
-        limits=to_wire(types.Limits, verdict.limits),
     )

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from agentcg import model
 from agentcg.model import CpuClass, Outcome
 
 __all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "Status", "ToolCallInfo", "Usage", "Verdict"]
@@ -184,6 +185,17 @@ def to_wire(wire: type[_T], value: Any, **extra: Any) -> _T:
     """Return ``value``, a dataclass of agentcg.model, as ``wire``; ``extra`` gives the fields that differ."""
     given = {name: getattr(value, attribute) for name, attribute in _shared(wire, type(value)) if name not in extra}
     return wire(**given, **extra)
+
+
+def verdict_to_wire(verdict: model.Verdict) -> Verdict:
+    """Return a verdict as the socket, and everything else that prints one as JSON, has it."""
+    return to_wire(
+        Verdict,
+        verdict,
+        call=str(verdict.ref),
+        usage=to_wire(Usage, verdict.usage),
+        limits=to_wire(Limits, verdict.limits),
+    )
 
 
 def _shared(wire: type, value: type) -> list[tuple[str, str]]:

@@ -16,12 +16,14 @@ __all__ = ["main"]
 _COMMANDS = {
     "daemon": "Make a cgroup for every tool call that asks for one, until stopped.",
     "doctor": "Say what agentcg can enforce on this host, and how to get the rest.",
+    "history": "Show past calls, and what calls that are alike came to.",
     "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
     "policy": "Look at policies: what they say, whether they hold, what they would do.",
     "record": "Run an agent and record what its calls use.",
     "replay": "Replay recorded sessions.",
     "run": "Run one command as a tool call, in a cgroup of its own.",
     "session": "Open, list and close sessions, and run an agent in one.",
+    "shim": "Put agentcg-exec in the place of the shells that an agent calls.",
     "status": "Show the daemon, its sessions and the calls that are running.",
     "trace": "Import, check and show recordings.",
 }

@@ -6,7 +6,7 @@
  * came with the answer and execute the command, waits outside the cgroup, and reports the end (End), which brings the
  * verdict. The connection is the call's lease: if this process is killed, the daemon ends the call.
  *
- * With --join it does the child's part alone.
+ * With --join it does the child's part alone. Under the name of a shell it stands in for that: see shell.h.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,6 +21,7 @@
 #include "options.h"
 #include "process.h"
 #include "say.h"
+#include "shell.h"
 #include "varlink.h"
 
 #define RECONNECT_MSEC 10000
@@ -65,7 +66,7 @@ static int go_on_without(const char *what, const char *reason)
 	if (!run || !options.quiet)
 		say(what, reason[0] ? " (" : "", reason, reason[0] ? ")" : "",
 		    run ? ": running unmanaged" : ": not run (--without-daemon run would run it unmanaged)", NULL);
-	return run ? process_execute(options.command) : EXIT_REFUSED;
+	return run ? process_execute(options.program, options.command) : EXIT_REFUSED;
 }
 
 static const char *with_socket(const char *what)
@@ -110,7 +111,7 @@ static int answer_error(void)
 
 	/* It stays in the call that it is in, under that call's limits. */
 	if (!strcmp(reply.error, "dev.agentcg.NestedCall"))
-		return process_execute(options.command);
+		return process_execute(options.program, options.command);
 	parameter("place", place, sizeof(place));
 	parameter("message", message, sizeof(message));
 	parameter("hint", hint, sizeof(hint));
@@ -256,7 +257,7 @@ static void report(int *socket, int status)
 static int run_managed(int socket)
 {
 	struct process process = {.pid = -1};
-	int error = process_start(&process, options.command, &entry, socket);
+	int error = process_start(&process, options.program, options.command, &entry, socket);
 
 	if (entry.procs >= 0)
 		close(entry.procs);
@@ -296,20 +297,16 @@ static int join(void)
 		say("the cgroup of call ", options.join, " cannot be entered (", error_text(error), ")", NULL);
 		return EXIT_REFUSED;
 	}
-	return process_execute(options.command);
+	return process_execute(options.program, options.command);
 }
 
-int main(int argc, char **argv)
+static int run(void)
 {
 	enum varlink_result result;
 	const char *problem;
 	int64_t deadline;
 	int socket;
 
-	(void)argc;
-	options_read(&options, argv);
-	if (options.join)
-		return join();
 	deadline = now_msec() + options.timeout_msec;
 	message_begin(&request, &options);
 	if (request.full) {
@@ -342,4 +339,28 @@ int main(int argc, char **argv)
 		return go_on_without(with_socket("no usable daemon at "), problem);
 	}
 	return run_managed(socket);
+}
+
+static int as_shell(const char *name, char **argv)
+{
+	const char *program = shell_program(name), *command = shell_command(argv);
+
+	if (!program) {
+		say("there is no ", name, " on PATH but this program (let AGENTCG_SHELL name the shell)", NULL);
+		return 127;
+	}
+	if (!command)
+		return process_execute(program, argv);
+	options_for_shell(&options, program, argv, shell_hint(command));
+	return run();
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc ? shell_name(*argv) : NULL;
+
+	if (name)
+		return as_shell(name, argv);
+	options_read(&options, argv);
+	return options.join ? join() : run();
 }

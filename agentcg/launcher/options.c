@@ -189,7 +189,7 @@ static void take(struct options *options, const char *name, const char *value)
 		refuse(name, NULL, "there is no such option (see agentcg-exec --help)");
 }
 
-void options_read(struct options *options, char **argv)
+static void set_defaults(struct options *options)
 {
 	*options = (struct options){
 		.run_without_daemon = true,
@@ -199,6 +199,20 @@ void options_read(struct options *options, char **argv)
 		.oom_score_adj = "",
 	};
 	read_environment(options);
+}
+
+void options_for_shell(struct options *options, const char *program, char **argv, const char *hint)
+{
+	set_defaults(options);
+	if (hint)
+		options->hint = hint;
+	options->program = program;
+	options->command = argv;
+}
+
+void options_read(struct options *options, char **argv)
+{
+	set_defaults(options);
 	/* An argument list may lack even the program's own name. */
 	if (*argv)
 		argv++;
@@ -236,4 +250,5 @@ void options_read(struct options *options, char **argv)
 	if (!options->join && (options->procs >= 0 || *options->oom_score_adj))
 		refuse("--procs, --oom-score-adj", NULL, "go with --join");
 	options->command = argv;
+	options->program = *argv;
 }

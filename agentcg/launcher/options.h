@@ -26,10 +26,14 @@ struct options {
 	const char *join; /* a call that has begun; NULL to begin one */
 	int procs;        /* with join: its cgroup.procs; -1 to ask the daemon */
 	const char *oom_score_adj; /* with join; empty to leave it */
+	const char *program; /* what is executed: the command's first word, or the shell that is meant */
 	char **command;
 };
 
 /* Read both. Ends the process: with 125 and a line that names what is wrong, or with 0 after --help. */
 void options_read(struct options *options, char **argv);
+
+/* The same for a shell: the arguments are its own. `hint` may be NULL. */
+void options_for_shell(struct options *options, const char *program, char **argv, const char *hint);
 
 #endif

@@ -58,8 +58,8 @@ int process_enter(const struct place *place)
 	return error;
 }
 
-static _Noreturn void be_the_child(const struct process *process, int *entry_error, char **command,
-				   const struct place *place, int socket)
+static _Noreturn void be_the_child(const struct process *process, int *entry_error, const char *program,
+				   char **command, const struct place *place, int socket)
 {
 	/* A child held here, frozen, must not keep the connection open when we are killed: it is the call's lease. */
 	close(socket);
@@ -68,10 +68,11 @@ static _Noreturn void be_the_child(const struct process *process, int *entry_err
 		_exit(125);
 	environ = place->environment;
 	process_restore(process);
-	_exit(process_execute(command));
+	_exit(process_execute(program, command));
 }
 
-int process_start(struct process *process, char **command, const struct place *place, int socket)
+int process_start(struct process *process, const char *program, char **command, const struct place *place,
+		  int socket)
 {
 	struct sigaction by_default = {.sa_handler = SIG_DFL};
 	sigset_t blocked = taken_mask();
@@ -88,7 +89,7 @@ int process_start(struct process *process, char **command, const struct place *p
 	sigaction(SIGCHLD, &by_default, &process->old_child_action);
 	process->pid = fork();
 	if (process->pid == 0)
-		be_the_child(process, entry_error, command, place, socket);
+		be_the_child(process, entry_error, program, command, place, socket);
 	if (process->pid > 0)
 		return 0;
 	error = errno;
@@ -173,13 +174,13 @@ void process_wait(struct process *process)
 	sigprocmask(SIG_SETMASK, &after, NULL);
 }
 
-int process_execute(char **command)
+int process_execute(const char *program, char **command)
 {
 	int error;
 
-	execvp(command[0], command);
+	execvp(program, command);
 	error = errno;
-	say(command[0], ": ", error_text(error), NULL);
+	say(program, ": ", error_text(error), NULL);
 	return error == ENOENT ? 127 : 126;
 }
 

@@ -35,13 +35,14 @@ int process_enter(const struct place *place);
  * Fork, enter the cgroup, execute. Returns 0 or an error number, and then there is no child. The child leaves `socket`
  * before it enters. It exits with 126 or 127 when the command cannot be executed.
  */
-int process_start(struct process *process, char **command, const struct place *place, int socket);
+int process_start(struct process *process, const char *program, char **command, const struct place *place,
+		  int socket);
 
 /* Wait for the end, handing on signals and following stops. Signals are as before then, but SIGPIPE is blocked. */
 void process_wait(struct process *process);
 
-/* Execute in place of this process; returns 126 or 127 after a line on standard error. */
-int process_execute(char **command);
+/* Execute `program` in place of this process; returns 126 or 127 after a line on standard error. */
+int process_execute(const char *program, char **command);
 
 /* Undo what process_start changed here. */
 void process_restore(const struct process *process);

@@ -20,9 +20,10 @@ import msgspec
 from agentcg.errors import AgentcgError
 from agentcg.model import CallRef, History, SessionRef, Verdict
 
-__all__ = ["Store", "summarise"]
+__all__ = ["VERSION", "Store", "quantile", "summarise"]
 
-_VERSION = 2
+VERSION = 2
+"""Of the file's format."""
 _RECENT = 64  # Calls of one kind that a summary looks at: old ones say little about today's code.
 _KINDS = 4096  # Kinds kept in memory.
 _SESSIONS = 5  # Sessions of one name whose peaks say what the next one will come to.
@@ -62,15 +63,16 @@ def summarise(past: Sequence[tuple[str, float, int | None]]) -> History:
     durations = sorted(duration for outcome, duration, _ in past if outcome in ("ok", "exit_status"))
     return History(
         n=len(past),
-        memory_peak_p95=_p95(peaks),
+        memory_peak_p95=quantile(peaks, 0.95),
         memory_peak_max=peaks[-1] if peaks else None,
         memory_limit_hits=sum(outcome == "memory_limit" for outcome, _, _ in past),
-        duration_p95_sec=_p95(durations),
+        duration_p95_sec=quantile(durations, 0.95),
     )
 
 
-def _p95(ordered: list[_N]) -> _N | None:
-    return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
+def quantile(ordered: Sequence[_N], q: float) -> _N | None:
+    """Return the least value that ``q`` of all are not above (nearest rank), 0 < q <= 1; None of none."""
+    return ordered[math.ceil(q * len(ordered)) - 1] if ordered else None
 
 
 class Store:
@@ -98,16 +100,16 @@ class Store:
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
+        if version > VERSION:
             raise AgentcgError(
-                f"{self.path} was written by a newer agentcg (format {version}, this one knows {_VERSION})",
+                f"{self.path} was written by a newer agentcg (format {version}, this one knows {VERSION})",
                 hint="upgrade agentcg, or name another file with --history",
             )
         if version == 0 and self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             raise AgentcgError(f"{self.path} is somebody else's database", hint="name another file with --history")
         missing = {0: _SCHEMA + _SCHEMA_2, 1: _SCHEMA_2}.get(version)
         if missing:
-            self._db.executescript(f"BEGIN; {missing} PRAGMA user_version = {_VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN; {missing} PRAGMA user_version = {VERSION}; COMMIT;")
 
     def close(self) -> None:
         """Close the file."""

@@ -13,18 +13,22 @@ and time-out. A time-out ends all that the command has started, not its process 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import time
 from typing import Any
 
 from minisweagent.environments.local import LocalEnvironment, LocalEnvironmentConfig
 
-from agentcg.api.client import Call, RemoteError, connect
+from agentcg.api.client import Call, Client, RemoteError, connect
 from agentcg.policy.hint import take_hint
 from agentcg.units import parse_size
 
 __all__ = ["AgentcgEnvironment", "AgentcgEnvironmentConfig"]
 
+RECONNECT_SEC = 10.0
+"""For how long a daemon that is started again is waited for."""
 STILL_SEC = 900.0
 """For how long a call may stand still at most, on top of its own time."""
 
@@ -57,19 +61,24 @@ class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
         """The full name of its session."""
 
     def close(self) -> None:
-        """Close the session."""
+        """Close the session. Safe to call twice."""
         self._client.close()
+        # Of a daemon that was started since, that connection was not the lease, but this process is.
+        with contextlib.suppress(RemoteError), connect(self.config.socket) as client:
+            client.close_session(self.session)
 
     def execute(self, action: dict[str, Any], cwd: str = "", *, timeout: int | None = None) -> dict[str, Any]:
         """Run ``action["command"]``; a hint may stand at its head. What is advised is added to its output.
 
         The verdict is in ``extra`` of the result. A request that is refused, for a hint that is none, say, is the
         output of a command that was not run (status 125). Time that the call stands still does not count.
+
+        :raises RemoteError: if the daemon cannot be reached for :data:`RECONNECT_SEC`
         """
         hint, command = take_hint(action.get("command", ""))
         timeout = timeout or self.config.timeout
         # On a connection of its own, which stands for the call.
-        with connect(self.config.socket) as client:
+        with self._connect() as client:
             try:
                 given: dict[str, Any] = {"hint": hint, "duration_max_sec": float(timeout)}
                 call = client.call(["sh", "-c", command], session=self.session, tool="bash", **given)
@@ -79,6 +88,16 @@ class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
             output = self._run(call, cwd or self.config.cwd or os.getcwd(), timeout)
         self._check_finished(output)
         return output
+
+    def _connect(self) -> Client:
+        give_up = time.monotonic() + RECONNECT_SEC
+        while True:
+            try:
+                return connect(self.config.socket)
+            except RemoteError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.2)
 
     def _run(self, call: Call, cwd: str, timeout: int) -> dict[str, Any]:
         process = call.popen(

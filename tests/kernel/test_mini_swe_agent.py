@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real mini-swe-agent, with a model that is a script: it says what it was told to, and acts on what it reads."""
 
+import json
 import re
+import shlex
+import signal
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,15 +76,17 @@ def test_every_command_is_a_call_of_the_session(environment: Any, daemon: Any, t
     def decide(said: list[str]) -> str:
         return (*commands, "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")[len(said)]
 
-    start = daemon.log.stat().st_size
     made = agent(environment, decide, tmp_path)
     assert made.run("look around")["exit_status"] == "Submitted"
     said = [message["content"] for message in made.messages if message["role"] == "user"][1:]
     places = re.findall(r"0::\S+/shared/u0/mini/calls/(c-\w+)", "".join(said[:2]))
     assert len(places) == len(set(places)) == 2
     assert [re.search(r"<returncode>(-?\d+)", one)[1] for one in said] == ["0", "0", "3", "127"]
-    log = daemon.log.read_text()[start:]
-    assert len(re.findall(r"call_begun u0/mini/", log)) == len(commands) + 1
+    asked = ["agentcg", "history", "--history", str(daemon.directory / "history.sqlite"), "--session", "u0/mini"]
+    ran = subprocess.run([*asked, "--json", "--limit", "5"], capture_output=True, text=True, timeout=60, check=True)
+    kept = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [one["command"] for one in reversed(kept)][:4] == [f"sh -c {shlex.quote(command)}" for command in commands]
+    assert [one["exitCode"] for one in reversed(kept)] == [0, 0, 3, 127, 0]
 
 
 def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(environment: Any, daemon: Any) -> None:
@@ -98,3 +105,20 @@ def test_a_hint_that_is_none_is_the_output_of_a_command_that_did_not_run(environ
     assert result["output"].startswith("agentcg: ")
     assert "lots" in result["output"]
     assert "ran" not in result["output"].splitlines()
+
+
+@pytest.mark.parametrize("own_daemon", [()], indirect=True)
+def test_a_daemon_that_is_started_again_is_waited_for(own_daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from agentcg.runtimes.mini_swe_agent import AgentcgEnvironment
+
+    monkeypatch.setattr("agentcg.runtimes.mini_swe_agent.RECONNECT_SEC", 60.0)  # The machine is emulated.
+    made = AgentcgEnvironment(socket=own_daemon.socket)
+    assert made.execute({"command": "echo before"})["output"] == "before\n"
+    own_daemon.signal(signal.SIGKILL)
+    starting = threading.Thread(target=own_daemon.start)
+    starting.start()
+    after = made.execute({"command": "echo after"})
+    starting.join()
+    assert (after["output"], after["returncode"]) == ("after\n", 0)
+    made.close()
+    own_daemon.clear()
