@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="measure for less than a minute")
     parser.add_argument("--n", type=_count, metavar="N", help="rounds; by default what the bench says")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--save", action="store_true", help="keep the result in bench/results/NAME.json")
+    parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--parts", type=_names, default=(), metavar="A,B", help="only these parts")
     parser.add_argument("--arms", type=_names, default=(), metavar="A,B", help="only these arms; none is none.PART too")
     # How a bench calls itself in the VM: measure one part, write what came of it to a file.
@@ -57,8 +57,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.list and options.name is None:
         parser.error("name a bench: see --list")
-    if options.save and (options.quick or options.parts or options.arms):
-        parser.error("--save keeps full results only: leave out --quick, --parts and --arms")
+    if options.save and options.quick:
+        parser.error("--save keeps no quick results: leave out --quick")
     if (options.part is None) != (options.raw is None):
         parser.error("--part and --raw go together")
     return options
@@ -195,10 +195,15 @@ def run(options: argparse.Namespace) -> None:
     measured[0].notes += [busy] if busy else []
     arms = {arm.name for part in parts for arm in chosen_arms(part, options)}
     ratios = tuple(ratio for ratio in bench.ratios if arms.issuperset(ratio.arms))
+    if options.parts or options.arms:
+        measured[0].notes.insert(0, f"not all of the bench, only: {', '.join(sorted(arms))}")
     outcome = report.result(dataclasses.replace(bench, ratios=ratios), measured)
     if options.save:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{bench.name}.json").write_text(json.dumps(outcome, indent=2, ensure_ascii=False) + "\n")
+        # What was left out must not take the place of a whole result.
+        chosen = [part.name for part in parts] if options.parts or options.arms else []
+        path = RESULTS / f"{'-'.join([bench.name, *chosen])}.json"
+        path.write_text(json.dumps(outcome, indent=2, ensure_ascii=False) + "\n")
     if options.json:
         print(json.dumps(outcome, ensure_ascii=False))
     else:

@@ -271,8 +271,7 @@ def test_table_says_what_failed_and_what_does_not_hold():
         ([], "name a bench"),
         (["nosuch"], "invalid choice"),
         (["calls", "--n", "0"], "not a positive number"),
-        (["calls", "--quick", "--save"], "--save keeps full results only"),
-        (["calls", "--parts", "host", "--save"], "--save keeps full results only"),
+        (["calls", "--quick", "--save"], "--save keeps no quick results"),
         (["calls", "--part", "host"], "--part and --raw go together"),
     ],
 )
@@ -367,3 +366,9 @@ def test_json_is_one_object_and_goals_do_not_change_the_status(monkeypatch, caps
     outcome = json.loads(capsys.readouterr().out)
     assert outcome["ratios"]["r"]["holds"] is False
     assert json.loads((tmp_path / "results/calls.json").read_text()) == outcome
+    # What was left out is said, and does not take the place of the whole result.
+    assert main.main(["calls", "--json", "--n", "3", "--save", "--arms", "fast"]) == 0
+    fewer = json.loads(capsys.readouterr().out)
+    assert fewer["notes"][0] == "not all of the bench, only: fast"
+    assert json.loads((tmp_path / "results/calls.json").read_text()) == outcome
+    assert json.loads((tmp_path / "results/calls-here.json").read_text()) == fewer
