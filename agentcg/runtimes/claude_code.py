@@ -150,24 +150,29 @@ def _top() -> Path:
 
 def _is_ours(folder: Path) -> bool:
     """Whether it is a folder that only we may write to: the one above it lies where everybody may make one."""
+    return _is_private(folder.parent) and _is_private(folder)
+
+
+def _is_private(folder: Path) -> bool:
     try:
-        found = [path.lstat() for path in (folder.parent, folder)]
+        found = folder.lstat()
     except FileNotFoundError:
         return False
-    return all(stat.S_ISDIR(one.st_mode) and one.st_uid == os.getuid() and not one.st_mode & 0o077 for one in found)
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
 def _make(name: str) -> Path:
     folder = folder_of(name)
     try:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if _is_private(folder.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if not _is_ours(folder):  # Before anything is written: what is there may be a link.
+            raise AgentcgError(f"{folder.parent} belongs to somebody else", hint="remove it, or set TMPDIR")
         (folder / "verdict").touch(mode=0o600)
         (folder / "env").write_text(_environment(folder))
     except OSError as error:
         raise AgentcgError(
             f"cannot make {folder}: {error.strerror}", hint="set TMPDIR to where this user may write"
         ) from error
-    if not _is_ours(folder):
-        raise AgentcgError(f"{folder.parent} belongs to somebody else", hint="remove it, or set TMPDIR")
     return folder

@@ -190,3 +190,18 @@ def test_a_folder_that_others_may_write_to_is_not_used() -> None:
     assert tell(payload("PostToolUse")) is None
     with pytest.raises(AgentcgError, match="belongs to somebody else"):
         manage(payload(), "/bin/agentcg-exec")
+
+
+def test_nothing_is_written_through_a_link_that_others_have_made(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    folder_of(ID).parent.symlink_to(theirs)
+    with pytest.raises(AgentcgError, match="belongs to somebody else"):
+        manage(payload(), "/bin/agentcg-exec")
+    assert list(theirs.iterdir()) == []
+    folder_of(ID).parent.unlink()
+    folder_of(ID).parent.mkdir(mode=0o700)
+    folder_of(ID).symlink_to(theirs)
+    with pytest.raises(AgentcgError, match="belongs to somebody else"):
+        manage(payload(), "/bin/agentcg-exec")
+    assert list(theirs.iterdir()) == []
