@@ -66,6 +66,8 @@ class LiveCall:
     """Ends it when its time is up."""
     grace: asyncio.TimerHandle | None = None
     """Ends it if it is still empty then."""
+    relief: asyncio.TimerHandle | None = None
+    """Looks whether it still gets on above its memory.high."""
     finishing: asyncio.Task[Verdict] | None = None
     throttle_told: bool = False
     ooms_told: int = 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ __all__ += ["watch_duration", "watch_session"]
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
 
+
+SLOWED_SEC = 5.0
+"""How often a call that has come to its memory.high is looked at: one that mostly waits there goes on to its limit."""
 
 STALL_SEC, STALL_WINDOW_SEC = 0.2, 1.0
 """A session is told to be short of memory when its tasks waited for it this long within the window."""
@@ -79,7 +83,7 @@ def unwatch_call(registry: Registry, live: LiveCall) -> None:
     """Stop watching a call."""
     for handle in live.handles:
         registry.poll.unwatch(handle)
-    for timer in (live.deadline, live.grace):
+    for timer in (live.deadline, live.grace, live.relief):
         if timer is not None:
             timer.cancel()
     live.handles.clear()
@@ -91,6 +95,32 @@ def throttled(registry: Registry, live: LiveCall, at: float | None = None) -> No
         live.throttle_told = True
         message = f"at {format_size(live.call.limits.memory_high)} of memory"
         registry.bus.publish("call_throttled", live.ref, message, at=at)
+        _relieve_later(registry, live, _stalled_sec(live))
+
+
+def _stalled_sec(live: LiveCall) -> float:
+    pressure = files.read_pressure(live.leaf.fd, "memory.pressure")
+    return math.inf if pressure is None else pressure.some.total_sec
+
+
+def _relieve_later(registry: Registry, live: LiveCall, before: float) -> None:
+    live.relief = asyncio.get_running_loop().call_later(SLOWED_SEC, _relieve, registry, live, before)
+
+
+def _relieve(registry: Registry, live: LiveCall, before: float) -> None:
+    """Let a call that mostly waits at its memory.high go on to its limit: there it ends, and its agent is told why.
+
+    Time there is for an agent to ask for more; but the way to the limit, some seconds on v7.3, was more than a minute
+    on v6.12.
+    """
+    if live.finishing is not None or live.ref not in registry.calls:
+        return
+    stalled = _stalled_sec(live)
+    waits = stalled == math.inf or stalled - before > SLOWED_SEC / 2
+    if waits and files.read_int(live.leaf.fd, "memory.high") not in (None, math.inf):
+        files.write_limit(live.leaf.fd, "memory.high", None, wait=False)
+        registry.bus.publish("call_throttled", live.ref, "for so long that it goes on to its limit")
+    _relieve_later(registry, live, stalled)
 
 
 def memory_event(registry: Registry, live: LiveCall) -> None:

@@ -33,7 +33,8 @@ def world(monkeypatch, tmp_path):
     """A registry with one call, whose cgroup is a folder; what is published stands in ``told``."""
     monkeypatch.setattr(kernel_events, "MemEvents", FakeEvents)
     monkeypatch.setattr(delegate, "INITIAL_CGROUP_NAMESPACE", os.stat("/proc/self/ns/cgroup").st_ino)
-    monkeypatch.setattr(asyncio, "get_running_loop", lambda: None)
+    loop = SimpleNamespace(call_later=lambda *arguments: None)
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
     (tmp_path / "memory.events").write_text("high 0\noom_kill 0\n")
     fd = os.open(tmp_path, os.O_RDONLY)
     limits = SimpleNamespace(memory_high=1 << 20)

@@ -89,6 +89,38 @@ def test_memory_events_are_told_once(with_registry, cgroups) -> None:  # type: i
     with_registry(work)
 
 
+STALLED = "some avg10=0 avg60=0 avg300=0 total={0}\nfull avg10=0 avg60=0 avg300=0 total={0}\n"
+
+
+@pytest.mark.parametrize(("stalls", "lifted"), [(True, True), (False, False), (None, True)])
+def test_a_call_that_does_not_get_on_above_its_memory_high_goes_on_to_its_limit(  # type: ignore[no-untyped-def]
+    with_registry, cgroups, monkeypatch: pytest.MonkeyPatch, stalls: bool | None, lifted: bool
+) -> None:
+    monkeypatch.setattr("agentcg.control.watch.SLOWED_SEC", 0.1)
+
+    async def work(registry: Registry) -> None:
+        begin(registry, intent=Intent(memory_max=64 << 20))
+        high = cgroups.text(PATH, "memory.high")
+        assert high not in ("max", "")
+        path = cgroups.top / PATH / "memory.pressure"
+        if stalls is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(STALLED.format(0))
+        cgroups.set(PATH, "memory.events", "high 1\noom_kill 0\n")
+        for step in range(1, 5):
+            await asyncio.sleep(0.08)
+            if stalls:
+                path.write_text(STALLED.format(step * 80_000))
+        assert cgroups.text(PATH, "memory.high") == ("max" if lifted else high)
+        assert cgroups.text(PATH, "memory.max") == str(64 << 20)
+        told = registry.bus.kinds(REF)  # type: ignore[attr-defined]
+        assert told.count("call_throttled") == (2 if lifted else 1)
+        await registry.end(REF)
+
+    with_registry(work)
+
+
 def empty_unleased(registry: Registry, cgroups: Any) -> None:
     begin(registry)
     cgroups.enter(PATH)
