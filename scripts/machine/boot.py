@@ -205,5 +205,12 @@ class Machine:
 
 def prune(logs: Path) -> None:
     """Keep the last consoles only."""
-    for old in sorted(logs.glob("console-*.log"), key=lambda path: path.stat().st_mtime)[:-LOGS_KEPT]:
+
+    def written(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:  # Another machine starts at the same time, and does the same.
+            return 0.0
+
+    for old in sorted(logs.glob("console-*.log"), key=written)[:-LOGS_KEPT]:
         old.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 """The pure parts of scripts/machine: what needs neither root, nor the network, nor a virtual machine."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -260,3 +261,15 @@ def test_host_paths_are_bound_into_the_guest(tmp_path: Path) -> None:
     assert placed["extra-index-url"] == f"file:///tmp/host{wheels}/simple"
     assert placed["timeout"] == "9"
     assert all(target == f"/tmp/host{source}" for source, target in binds.items())
+
+
+def test_the_last_consoles_are_kept_though_another_machine_prunes_them_at_the_same_time(tmp_path):
+    for number in range(boot.LOGS_KEPT + 3):
+        log = tmp_path / f"console-{number}.log"
+        log.touch()
+        os.utime(log, (number, number))
+    # One that is gone between the look at the folder and the look at it.
+    (tmp_path / "console-gone.log").symlink_to(tmp_path / "nothing")
+    boot.prune(tmp_path)
+    kept = {path.name for path in tmp_path.glob("console-*.log")}
+    assert kept == {f"console-{number}.log" for number in range(3, boot.LOGS_KEPT + 3)}
