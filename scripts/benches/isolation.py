@@ -114,6 +114,19 @@ def _arms_1100() -> Sequence[Arm]:
         *(part.arm(f"without_{name}", _agentcg("--without", name), 35) for name in MECHANISMS),
         part.arm("agentcg_events", _agentcg("--events"), 40),
         part.arm("agentcg_scheduler", _agentcg("--scheduler"), 35),
+        part.arm("agentcg_all", _agentcg("--events", "--scheduler"), 40),
+    )
+
+
+def _arms_stable() -> Sequence[Arm]:
+    part = _Scenario("stable", 1100)
+    return (
+        part.arm("alone", PlainArm, 17, _high),
+        part.arm("others_alone", PlainArm, 17, _one_other),
+        part.arm("none", PlainArm, 28),
+        part.arm("agentcg", _agentcg(), 35),
+        part.undeclared(35),
+        part.arm("agentcg_events", _agentcg("--events"), 40),
     )
 
 
@@ -169,6 +182,7 @@ VM = ("--cpus", "2", "--memory", "4G")
 
 PARTS = (
     Part("1100", _arms_1100, VM, quick_sec=55, quick_arms=("alone.1100", "agentcg.1100"), full_sec=3 * 3600),
+    Part("stable", _arms_stable, (*VM, "--kernel", "stable"), quick_sec=0, full_sec=3600),
     Part("900", _arms_900, VM, quick_sec=0, full_sec=3600),
     Part("cpu", lambda: _arms_busy("cpu", 1300), VM, quick_sec=0, full_sec=3600),
     Part("both", lambda: _arms_busy("both", 1100), VM, quick_sec=0, full_sec=3600),
@@ -223,6 +237,7 @@ def _busy_ratios(part: str) -> Sequence[Ratio]:
 
 RATIOS = (
     *_memory_ratios("1100"),
+    *_memory_ratios("stable"),
     _share("survivors", "agentcg", "900", "survivors", 1.0),
     _share("survivors_undeclared", "agentcg_undeclared", "900", "survivors", 1.0),
     _over("others_completion_over_alone", "900", "others_alone", "others_last_sec", 1.75),
