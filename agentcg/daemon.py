@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from agentcg.api import prekill
+from agentcg.api.peer import Places
 from agentcg.api.server import Server
 from agentcg.api.service import Service
 from agentcg.cgroup import files
@@ -30,6 +31,7 @@ from agentcg.control import kernel_events
 from agentcg.control import scheduling as scheduling_rung
 from agentcg.control.adopt import adopt
 from agentcg.control.bus import Bus
+from agentcg.control.containers import Containers, places_of
 from agentcg.control.controller import Controller
 from agentcg.control.registry import Registry
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
@@ -37,6 +39,7 @@ from agentcg.errors import AgentcgError
 from agentcg.kernel import systemd
 from agentcg.policy.load import load
 from agentcg.predict.history import Store
+from agentcg.sandbox.docker import Engine, Pattern
 
 __all__ = ["DEFAULT_HISTORY", "DEFAULT_SOCKET", "Options", "serve"]
 
@@ -65,6 +68,8 @@ class Options:
     """Hook BPF programs to the kernel's memory paths; without them control files tell the same, a little later."""
     scheduler: bool = False
     """Have agentcg's own scheduler run the calls of sessions that are not protected, where there is sched_ext."""
+    containers: tuple[Pattern, ...] = ()
+    """Docker containers that are attached when they start."""
     without: frozenset[Mechanism] = frozenset()
     """What the controller does not do."""
     dry_run: bool = False
@@ -97,7 +102,8 @@ async def serve(options: Options) -> None:
         registry.reserves.active = settings.has("reserve")
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
-    await adopt(registry)
+    await adopt(registry, places_of(root.node.read_record()))
+    containers = Containers(registry, Engine(), options.containers)
     holds = events.holds if events is not None else None
     scheduling = scheduling_rung.start(registry, root, holds) if options.scheduler else None
     hook = prekill.start(root, registry.doom)
@@ -109,9 +115,9 @@ async def serve(options: Options) -> None:
     listening = passed or _bind(options.socket)
     server = Server(
         listening,
-        Service(registry).interfaces,
+        Service(registry, containers).interfaces,
         lambda peer: registry.drop_lease(peer.lease),
-        root_path=root.path,
+        places=Places(root.path, containers.places),
         operators=options.operators,
     )
     log.info("listening on %s, policy %s, root %s", options.socket, policy.name, root.path)
@@ -128,6 +134,7 @@ async def serve(options: Options) -> None:
             hook.close()
         if passed is None:
             os.unlink(options.socket)
+        containers.close()
         await registry.settle()
         if controller is not None:
             controller.close()
@@ -154,7 +161,7 @@ def _limit(root: Root, memory_max: int | None) -> None:
         return  # What limit there may be is somebody else's.
     files.write_limit(root.node.fd, "memory.max", None if memory_max is None else memory_max + SUPERVISOR_MEMORY_MIN)
     files.write_limit(root.node.fd, "memory.swap.max", None if memory_max is None else 0)
-    root.node.write_record({"memory_max": memory_max})
+    root.node.write_record(record | {"memory_max": memory_max})
 
 
 def _capacity(root: Root, memory_max: int | None) -> int:

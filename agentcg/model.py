@@ -271,6 +271,8 @@ class Session:
     """Its memory is reserved (memory.low) and its calls are the last to be ended."""
     leased: bool = False
     """It is closed when the connection that opened it goes away."""
+    container: str | None = None
+    """The id of the container whose own cgroup it is, and whose engine says what it may use."""
 
 
 @dataclass(frozen=True, slots=True)

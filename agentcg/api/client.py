@@ -292,6 +292,16 @@ class Client:
         verdict: types.Verdict = self.invoke(wire.CallInterface, "Kill", call=call, reason=reason)["verdict"]
         return verdict
 
+    def attach(self, container: str) -> types.SessionInfo:
+        """Make a running Docker container, by name or id, a session."""
+        session: types.SessionInfo = self.invoke(wire.ContainerInterface, "Attach", container=container)["session"]
+        return session
+
+    def detach(self, container: str) -> list[types.Verdict]:
+        """End a container's calls, and leave it as it was found."""
+        ended: list[types.Verdict] = self.invoke(wire.ContainerInterface, "Detach", container=container)["verdicts"]
+        return ended
+
     def status(self) -> types.Status:
         """Return what the daemon says of itself."""
         status: types.Status = self.invoke(wire.MonitorInterface, "GetStatus")["status"]
@@ -330,7 +340,8 @@ class BegunCall:
 
     def __init__(self, path: str, command: list[str], reply: dict[str, Any]) -> None:
         self._path = path
-        self._procs: int = -1 if reply["procs"] is None else reply["procs"]
+        self.procs: int = -1 if reply["procs"] is None else reply["procs"]
+        """Whoever writes ``0`` or a pid to this descriptor moves that process into the call; -1 where there is none."""
         self.command = command
         self.name: str = reply["call"]
         self.limits: types.Limits = reply["limits"]
@@ -352,13 +363,13 @@ class BegunCall:
         options = options | {"env": dict(options.get("env") or os.environ) | self.environment}
         launcher = None if _SPECIAL & options.keys() else _launcher()
         if launcher is None:
-            place = placer(self._path, enter_call(self.name), self._procs, self.oom_score_adj)
+            place = placer(self._path, enter_call(self.name), self.procs, self.oom_score_adj)
             return command, options | {"preexec_fn": place}
         _require_program(command[0], options)
         joining = [launcher, "--socket", self._path, "--join", self.name, "--oom-score-adj", str(self.oom_score_adj)]
-        if self._procs >= 0:
-            joining += ["--procs", str(self._procs)]
-            options["pass_fds"] = (*options.get("pass_fds", ()), self._procs)
+        if self.procs >= 0:
+            joining += ["--procs", str(self.procs)]
+            options["pass_fds"] = (*options.get("pass_fds", ()), self.procs)
         return [*joining, "--", *command], options
 
     def _entered(self, pid: int) -> bool:
@@ -375,9 +386,9 @@ class BegunCall:
         """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""
         if exit_code is None and signal is None and self._status is not None:
             exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
-        if self._procs >= 0:
-            os.close(self._procs)
-            self._procs = -1
+        if self.procs >= 0:
+            os.close(self.procs)
+            self.procs = -1
         return exit_code, signal
 
 

@@ -18,7 +18,8 @@ from asyncvarlink import FileDescriptor, TypedVarlinkErrorReply, VarlinkInterfac
 
 from agentcg.api.types import Budget, Event, Intent, Limits, SessionInfo, Status, ToolCallInfo, Verdict
 
-__all__ = ["INTERFACES", "CallInterface", "ErrorInterface", "MonitorInterface", "SessionInterface"]
+__all__ = ["INTERFACES", "CallInterface", "ContainerInterface", "ErrorInterface", "MonitorInterface"]
+__all__ += ["SessionInterface"]
 __all__ += ["Denied", "Failed", "Invalid", "NestedCall", "NoSuchCall", "NoSuchSession"]
 
 
@@ -185,6 +186,23 @@ class CallInterface(_Handled, VarlinkInterface, name="dev.agentcg.Calls"):
         return self._handler.list(session)
 
 
+class ContainerInterface(_Handled, VarlinkInterface, name="dev.agentcg.Containers"):
+    """Containers as sessions. Only operators may attach them."""
+
+    errors = _ERRORS
+
+    @varlinkmethod(return_parameter="session")
+    async def Attach(self, *, container: str) -> SessionInfo:
+        """Make a running container, given by name or id, a session: ``init`` and ``calls`` are made inside its own
+        cgroup, and its engine's limits are its budget. It is attached again when it restarts."""
+        return await self._handler.attach(container)
+
+    @varlinkmethod(return_parameter="verdicts")
+    async def Detach(self, *, container: str) -> list[Verdict]:
+        """End a container's calls, and leave it as it was found."""
+        return await self._handler.detach(container)
+
+
 class MonitorInterface(_Handled, VarlinkInterface, name="dev.agentcg.Monitor"):
     """What happens, as it happens."""
 
@@ -209,4 +227,4 @@ class ErrorInterface(_Handled, VarlinkInterface, name="dev.agentcg"):
     errors = _ERRORS
 
 
-INTERFACES = (ErrorInterface, SessionInterface, CallInterface, MonitorInterface)
+INTERFACES = (ErrorInterface, SessionInterface, CallInterface, ContainerInterface, MonitorInterface)

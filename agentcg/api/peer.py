@@ -14,6 +14,7 @@ import grp
 import os
 import select
 import socket
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentcg.api.interfaces import Denied
@@ -23,7 +24,7 @@ from agentcg.errors import InvalidInput
 from agentcg.kernel import sys
 from agentcg.model import CallRef, SessionRef
 
-__all__ = ["Peer", "identify"]
+__all__ = ["Peer", "Places", "identify"]
 
 
 @dataclass(eq=False)
@@ -72,8 +73,8 @@ class Peer:
         return f"process {self.pid} (uid {self.uid}, {where})"
 
 
-def identify(sock: socket.socket, root_path: str, operators: str) -> Peer:
-    """Return who connected ``sock``. ``root_path`` is the tree's cgroup, ``operators`` the name of a group.
+def identify(sock: socket.socket, places: Places, operators: str) -> Peer:
+    """Return who connected ``sock``. ``operators`` is the name of a group.
 
     :raises OSError: if it cannot be known: a process that is gone may have lived in a session, and have left its
         connection to another there
@@ -88,7 +89,7 @@ def identify(sock: socket.socket, root_path: str, operators: str) -> Peer:
             os.close(pidfd)
     if gone:
         raise ProcessLookupError(errno.ESRCH, f"process {credentials.pid} has ended")
-    session, call = locate(cgroup, root_path)
+    session, call = places.locate(cgroup)
     operator = session is None and (credentials.uid in (0, os.geteuid()) or _in_group(sock, credentials.gid, operators))
     return Peer(credentials.pid, credentials.uid, operator, session, call, Lease(credentials.pid))
 
@@ -107,17 +108,34 @@ def _in_group(sock: socket.socket, gid: int, group: str) -> bool:
     return wanted == gid or wanted in sys.peer_groups(sock)
 
 
-def locate(cgroup: str | None, root_path: str) -> tuple[SessionRef | None, CallRef | None]:
-    """Return the session and the call that a cgroup path lies in: ROOT/GROUP/TENANT/SESSION/calls/CALL/…"""
-    prefix = root_path.rstrip("/") + "/"
-    if cgroup is None or not cgroup.startswith(prefix):
+@dataclass(frozen=True)
+class Places:
+    """Which cgroup is whose."""
+
+    root: str
+    """The tree's, as :func:`cgroup_of` prints it."""
+    containers: Mapping[str, SessionRef] = field(default_factory=dict)
+    """The session of each attached container, by its cgroup."""
+
+    def locate(self, cgroup: str | None) -> tuple[SessionRef | None, CallRef | None]:
+        """Return the session and the call that a cgroup path lies in.
+
+        In the tree that is ROOT/GROUP/TENANT/SESSION/calls/CALL/…, in a container CONTAINER/calls/CALL/…
+        """
+        parts = (cgroup or "").split("/")
+        root = self.root.rstrip("/").split("/")
+        try:
+            if parts[: len(root)] == root and len(parts) > len(root) + 2:
+                tenant, session, *below = parts[len(root) + 1 :]
+                return _located(SessionRef.parse("cgroup", f"{tenant}/{session}", tenant=""), below)
+            for depth in range(len(parts), 1, -1):
+                if found := self.containers.get("/".join(parts[:depth])):
+                    return _located(found, parts[depth:])
+        except InvalidInput:
+            pass
         return None, None
-    parts = cgroup[len(prefix) :].split("/")
-    if len(parts) < 3:
-        return None, None
-    try:
-        session = SessionRef.parse("cgroup", f"{parts[1]}/{parts[2]}", tenant="")
-        call = CallRef.parse("cgroup", f"{session}/{parts[4]}") if len(parts) > 4 and parts[3] == "calls" else None
-    except InvalidInput:
-        return None, None
-    return session, call
+
+
+def _located(session: SessionRef, below: Sequence[str]) -> tuple[SessionRef, CallRef | None]:
+    inside = len(below) > 1 and below[0] == "calls"
+    return session, CallRef.parse("cgroup", f"{session}/{below[1]}") if inside else None

@@ -22,7 +22,7 @@ from asyncvarlink.serviceinterface import VarlinkServiceInterface
 
 from agentcg import __version__
 from agentcg.api.interfaces import Denied, ErrorInterface
-from agentcg.api.peer import Peer
+from agentcg.api.peer import Peer, Places
 from agentcg.api.server import Server
 from agentcg.cgroup.delegate import Root
 from agentcg.errors import InvalidInput
@@ -79,7 +79,7 @@ class Prekill:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         # No operators here: whoever can connect may tell.
         self._server = Server(
-            _bind(self.path), self._interfaces, lambda peer: None, root_path=root.path, operators="root"
+            _bind(self.path), self._interfaces, lambda peer: None, places=Places(root.path), operators="root"
         )
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from asyncvarlink import VarlinkInterfaceRegistry
 
 from agentcg.api.connection import Connection
-from agentcg.api.peer import Peer, identify
+from agentcg.api.peer import Peer, Places, identify
 
 __all__ = ["Server"]
 
@@ -33,12 +33,12 @@ class Server:
         interfaces: Interfaces,
         lost: Callable[[Peer], None],
         *,
-        root_path: str,
+        places: Places,
         operators: str,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock, self._interfaces, self._lost = sock, interfaces, lost
-        self._root_path, self._operators = root_path, operators
+        self._places, self._operators = places, operators
         self._connections: set[Connection] = set()
         sock.setblocking(False)
         sock.listen(BACKLOG)
@@ -58,7 +58,7 @@ class Server:
             self._loop.call_later(0.1, self._loop.add_reader, self._sock, self._accept)
             return
         try:
-            peer = identify(connection, self._root_path, self._operators)
+            peer = identify(connection, self._places, self._operators)
         except OSError as error:
             log.warning("a peer cannot be identified: %s", error)
             connection.close()

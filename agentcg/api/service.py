@@ -20,6 +20,7 @@ from agentcg.api.types import from_wire, to_wire
 from agentcg.cgroup.node import Leaf
 from agentcg.cgroup.usage import cpu_sec, memory_current, pids_current
 from agentcg.control.bus import Event
+from agentcg.control.containers import Containers
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
 from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
 from agentcg.errors import InvalidInput
@@ -33,8 +34,8 @@ __all__ = ["Service"]
 class Service:
     """What all connections share."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
+    def __init__(self, registry: Registry, containers: Containers) -> None:
+        self.registry, self.containers = registry, containers
         self.started = time.time()
 
     def interfaces(self, peer: Peer) -> VarlinkInterfaceRegistry:
@@ -45,6 +46,7 @@ class Service:
         interfaces.register_interface(wire.ErrorInterface(None))
         interfaces.register_interface(wire.SessionInterface(_Sessions(self, peer)))
         interfaces.register_interface(wire.CallInterface(_Calls(self, peer)))
+        interfaces.register_interface(wire.ContainerInterface(_Containers(self, peer)))
         interfaces.register_interface(wire.MonitorInterface(_Monitor(self, peer)))
         return interfaces
 
@@ -188,7 +190,7 @@ class _Calls(_Handler):
             self.registry.close_when_idle(live)
             raise
         # Standard, and needs no library of ours: systemd's PRESSURE.md. Its reader wants "some" by default.
-        pressure = f"{self.registry.tree.directory_of(live.node, made.ref)}/memory.pressure"
+        pressure = f"{made.directory}/memory.pressure"
         return {
             "call": str(made.ref),
             "limits": to_wire(types.Limits, made.call.limits),
@@ -238,6 +240,25 @@ class _Calls(_Handler):
     def list(self, session: str | None) -> list[types.ToolCallInfo]:
         lives = self.session(session).calls.values() if session is not None else self.registry.calls.values()
         return [_call_info(live) for live in lives if self.peer.may_speak_for(live.ref.session, live.call.owner_uid)]
+
+
+class _Containers(_Handler):
+    async def attach(self, container: str) -> types.SessionInfo:
+        self._require_operator()
+        attaching = self.service.containers.attach(container, owner_uid=self.peer.uid)
+        return _session_info(await asyncio.shield(attaching))
+
+    async def detach(self, container: str) -> list[types.Verdict]:
+        self._require_operator()
+        ended = await asyncio.shield(self.service.containers.detach(container))
+        return [types.verdict_to_wire(verdict) for verdict in ended]
+
+    def _require_operator(self) -> None:
+        if not self.peer.operator:
+            raise wire.Denied(
+                message=f"{self.peer} may not attach or detach containers",
+                hint="operators are root and the members of the operators' group, outside any session",
+            )
 
 
 class _Monitor(_Handler):

@@ -81,7 +81,7 @@ class Usage:
 
 @dataclass
 class SessionInfo:
-    """A session. ``session`` is its full name, TENANT/SESSION."""
+    """A session. ``session`` is its full name, TENANT/SESSION; ``container`` the id of the container that it is."""
 
     session: str
     ownerUid: int
@@ -90,6 +90,7 @@ class SessionInfo:
     protected: bool
     leased: bool
     calls: int
+    container: str | None = None
     memoryCurrent: int | None = None
     cpuSec: float | None = None
 

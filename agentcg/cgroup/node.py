@@ -65,6 +65,14 @@ class Node:
             return None
         return record if isinstance(record, dict) else None
 
+    def remove_record(self) -> None:
+        """Forget the record. Without one, nothing happens."""
+        try:
+            os.removexattr(self.fd, _RECORD)
+        except OSError as error:
+            if error.errno != errno.ENODATA:
+                raise
+
     # State of the whole subtree.
 
     @property
@@ -145,6 +153,11 @@ class Inner(Node):
         if wanted:
             files.write(self.fd, "cgroup.subtree_control", " ".join(f"+{name}" for name in wanted))
         return have | frozenset(wanted)
+
+    def disable(self, controllers: Iterable[str]) -> None:
+        """Take ``controllers`` back from the children. What was charged to these is charged to this cgroup then."""
+        if taken := sorted(controllers):
+            files.write(self.fd, "cgroup.subtree_control", " ".join(f"-{name}" for name in taken))
 
     def make_inner(self, name: str) -> Inner:
         """Open the child ``name`` that will have children itself; make it if need be."""

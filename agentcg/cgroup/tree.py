@@ -18,7 +18,7 @@ from typing import Literal
 from agentcg.cgroup import files
 from agentcg.cgroup.delegate import Root
 from agentcg.cgroup.node import Inner, Leaf, Node
-from agentcg.model import Budget, CallRef, Limits, SessionRef
+from agentcg.model import Budget, Limits, SessionRef
 
 __all__ = ["Group", "SessionNode", "Tree", "write_limits"]
 
@@ -69,7 +69,12 @@ def write_limits(leaf: Leaf, limits: Limits, before: Limits | None = None) -> No
 class SessionNode:
     """The cgroups of one session."""
 
-    group: Group
+    group: Group | None
+    """None where it is not in the tree, but the own cgroup of a container (:mod:`agentcg.cgroup.container`)."""
+    directory: str
+    """Where it is in the file system."""
+    path: str
+    """Where it is in the hierarchy, from its top."""
     top: Inner
     agent: Leaf
     calls: Inner
@@ -149,7 +154,13 @@ class Tree:
                 node.close()
             self._discard_session(group, ref)
             raise
-        return SessionNode(group, top, agent, calls)
+        return self.session_node(group, ref, top, agent, calls)
+
+    def session_node(self, group: Group, ref: SessionRef, top: Inner, agent: Leaf, calls: Inner) -> SessionNode:
+        """Return a session of the tree by its cgroups."""
+        below = f"{group}/{ref}"
+        path = f"{self.root.path.rstrip('/')}/{below}"
+        return SessionNode(group, f"{self.root.directory}/{below}", path, top, agent, calls)
 
     def _discard_session(self, group: Group, ref: SessionRef) -> None:
         """Remove what there is of a session that did not come about, unless something else lives there."""
@@ -195,14 +206,6 @@ class Tree:
         leaf.close()
         session.calls.remove(leaf.name)
 
-    def directory_of(self, session: SessionNode, ref: CallRef) -> str:
-        """Return where a call's cgroup is in the file system."""
-        return f"{self.root.directory}/{_below_root(session, ref)}"
-
-    def path_of(self, session: SessionNode, ref: CallRef) -> str:
-        """Return where a call's cgroup is in the hierarchy, from its top."""
-        return f"{self.root.path.rstrip('/')}/{_below_root(session, ref)}"
-
     async def remove_call(self, session: SessionNode, name: str) -> bool:
         """Remove the leaf of a call in which nothing runs any more. False if it stayed busy for about 4 s."""
         return await _remove(session.calls, name)
@@ -219,10 +222,6 @@ class Tree:
         if last:
             self._groups[group].remove(ref.tenant)
         return gone
-
-
-def _below_root(session: SessionNode, ref: CallRef) -> str:
-    return f"{session.group}/{ref.session}/calls/{ref.call}"
 
 
 async def _remove(parent: Inner, name: str) -> bool:

@@ -14,8 +14,11 @@ from agentcg.errors import AgentcgError
 __all__ = ["main"]
 
 _COMMANDS = {
+    "attach": "Make a running Docker container a session.",
     "daemon": "Make a cgroup for every tool call that asks for one, until stopped.",
+    "detach": "Leave an attached container as it was found.",
     "doctor": "Say what agentcg can enforce on this host, and how to get the rest.",
+    "exec": "Run one command as a tool call in an attached container.",
     "history": "Show past calls, and what calls that are alike came to.",
     "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
     "policy": "Look at policies: what they say, whether they hold, what they would do.",

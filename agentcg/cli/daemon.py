@@ -10,6 +10,7 @@ import click
 
 from agentcg.control.view import MECHANISMS, Mechanism
 from agentcg.daemon import DEFAULT_HISTORY, DEFAULT_SOCKET, Options, serve
+from agentcg.sandbox.docker import Pattern
 from agentcg.units import parse_size
 
 __all__ = ["daemon"]
@@ -26,6 +27,12 @@ __all__ = ["daemon"]
 @click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
 @click.option("--scheduler", is_flag=True, help="Have a BPF scheduler run the calls of sessions not protected.")
 @click.option(
+    "--containers",
+    multiple=True,
+    metavar="PATTERN",
+    help="Attach Docker containers that match: agent-*, label=KEY=VALUE.",
+)
+@click.option(
     "--without", multiple=True, type=click.Choice(MECHANISMS), help="Do not do this of what protects; may be repeated."
 )
 @click.option("--dry-run", is_flag=True, help="Log whom the controller would stop or end, and leave all running.")
@@ -40,6 +47,7 @@ def daemon(
     observe: bool,
     events: bool,
     scheduler: bool,
+    containers: tuple[str, ...],
     without: tuple[Mechanism, ...],
     dry_run: bool,
     verbose: bool,
@@ -60,6 +68,7 @@ def daemon(
         observe=observe,
         events=events,
         scheduler=scheduler,
+        containers=tuple(Pattern.parse(text) for text in containers),
         without=frozenset(without),
         dry_run=dry_run,
     )

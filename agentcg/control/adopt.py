@@ -10,23 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
+from agentcg.cgroup.container import reopen
 from agentcg.cgroup.node import Inner, Leaf
 from agentcg.cgroup.tree import Group, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
 from agentcg.control.registry import Registry
 from agentcg.control.watch import GRACE_SEC, await_report, watch_call, watch_session
-from agentcg.model import CallRef, SessionRef
+from agentcg.model import CallRef, Session, SessionRef
 
 __all__ = ["adopt"]
 
 log = logging.getLogger(__name__)
 
+_Leases: TypeAlias = dict[tuple[int, int], Lease]
+"""By the holder's process: its pid and when it started."""
 
-async def adopt(registry: Registry) -> None:
-    """Take over what a daemon before this one left in the tree."""
-    leases: dict[tuple[int, int], Lease] = {}
+
+async def adopt(registry: Registry, containers: Iterable[tuple[str, str]] = ()) -> None:
+    """Take over what a daemon before this one left in the tree, and in the cgroups of containers.
+
+    :param containers: where these are, in the file system and in the hierarchy; those that are gone are passed over
+    """
+    leases: _Leases = {}
     registry.tree.shared.thaw()
     for group, ref, top in list(registry.tree.sessions()):
         top.thaw()  # Also of what nobody knows: whoever froze it is gone.
@@ -35,19 +44,12 @@ async def adopt(registry: Registry) -> None:
         if session is None or session.ref != ref:
             await _sweep_session(registry, group, ref, top)
             continue
-        node = SessionNode(group, top, top.make_leaf("agent"), top.make_inner("calls"))
+        node = registry.tree.session_node(group, ref, top, top.make_leaf("agent"), top.make_inner("calls"))
         node.calls.enable(registry.tree.root.controllers)
-        lease = _lease(registry, record, leases) if session.leased else None
-        implicit = bool((record or {}).get("implicit"))
-        live = registry.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
-        claim = (record or {}).get("claim")
-        live.claim = claim if type(claim) is int and claim > 0 else None
         registry.tree.release(node)
-        watch_session(registry, live)
-        registry.told_of(live)
-        for name in list(node.calls.children()):
-            _adopt_call(registry, live, name, leases)
-        registry.bus.publish("session_adopted", ref, f"with {len(live.calls)} calls")
+        _adopt_session(registry, session, node, record or {}, leases)
+    for directory, path in containers:
+        _adopt_container(registry, directory, path, leases)
     registry.reserves.rebalance()
     # A lease whose holder ended meanwhile: its calls get the time that a runtime needs to come back and report.
     loop = asyncio.get_running_loop()
@@ -59,7 +61,37 @@ async def adopt(registry: Registry) -> None:
             await registry.close_session(live.session.ref, "its call was over before the restart")
 
 
-def _lease(registry: Registry, record: dict[str, object] | None, leases: dict[tuple[int, int], Lease]) -> Lease:
+def _adopt_session(
+    registry: Registry, session: Session, node: SessionNode, record: dict[str, Any], leases: _Leases
+) -> None:
+    lease = _lease(registry, record, leases) if session.leased else None
+    live = LiveSession(session, node, lease, implicit=bool(record.get("implicit")))
+    registry.sessions[session.ref] = live
+    claim = record.get("claim")
+    live.claim = claim if type(claim) is int and claim > 0 else None
+    watch_session(registry, live)
+    registry.told_of(live)
+    for name in list(node.calls.children()):
+        _adopt_call(registry, live, name, leases)
+    registry.bus.publish("session_adopted", session.ref, f"with {len(live.calls)} calls")
+
+
+def _adopt_container(registry: Registry, directory: str, path: str, leases: _Leases) -> None:
+    try:
+        node = reopen(directory, path)
+    except OSError as error:
+        log.info("the container in %s is not taken over: %s", path, error.strerror or error)
+        return
+    record = node.top.read_record()
+    session = read_session(record)
+    if session is None or not session.container or session.ref in registry.sessions:
+        log.warning("%s has no record that can be read: left alone", path)
+        node.close()
+        return
+    _adopt_session(registry, session, node, record or {}, leases)
+
+
+def _lease(registry: Registry, record: dict[str, object] | None, leases: _Leases) -> Lease:
     """Return the lease of a record; one for each holder, so that what it held together ends together."""
     written = (record or {}).get("lease")
     key = Lease.holder(written)
@@ -68,7 +100,7 @@ def _lease(registry: Registry, record: dict[str, object] | None, leases: dict[tu
     return leases[key]
 
 
-def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dict[tuple[int, int], Lease]) -> None:
+def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Leases) -> None:
     leaf = session.node.calls.open_leaf(name)
     leaf.thaw()
     record = leaf.read_record()
@@ -88,7 +120,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: dic
     if not leaf.populated:
         # Its process ended while nobody looked: the runtime may still come and say how.
         await_report(registry, live)
-    for observer in registry.observers:
+    for observer in registry.observers_of(session):
         observer.begun(live)
     registry.bus.publish("call_adopted", call.ref, repr(call.command[:200]))
 

@@ -234,7 +234,7 @@ class Controller:
             self._guard.beat()
         else:
             self._guard.arm(False)
-        others = len(self._registry.sessions) > len(self._gauges)
+        others = bool(self._watches)
         alert = self._wall is not None and self._alert
         if (others and (self._gauges or alert)) or self._yielding:
             self._timer = self._loop.call_later(TICK_SEC, self._tick)
@@ -295,7 +295,7 @@ class Controller:
         return tuple(
             self._eyes.session(live, tripped=ref in self._tripped, closely=short and not live.session.protected)
             for ref, live in self._registry.sessions.items()
-            if not live.closing
+            if not live.closing and not live.session.container
         )
 
     def _snapshot(self, now: float, sessions: tuple[SessionView, ...]) -> Snapshot:

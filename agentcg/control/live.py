@@ -93,6 +93,16 @@ class LiveCall:
         """The call's full name."""
         return self.call.ref
 
+    @property
+    def directory(self) -> str:
+        """Where its cgroup is in the file system."""
+        return f"{self.session.node.directory}/calls/{self.ref.call}"
+
+    @property
+    def path(self) -> str:
+        """Where its cgroup is in the hierarchy, from its top."""
+        return f"{self.session.node.path}/calls/{self.ref.call}"
+
     def write(self) -> None:
         """Keep the call on its cgroup."""
         record: dict[str, Any] = {"format": _FORMAT, "call": self.call, "started": self.started}

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from agentcg.cgroup.container import budget_of, leave
 from agentcg.cgroup.events import EventPoll
-from agentcg.cgroup.tree import Tree, write_limits
+from agentcg.cgroup.tree import SessionNode, Tree, write_limits
 from agentcg.cgroup.usage import memory_current, memory_peak
 from agentcg.control.bus import Bus
 from agentcg.control.finish import finish
@@ -115,18 +117,34 @@ class Registry:
         node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
         live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
         live.claim = _capped(declared or self._predicted(ref), granted.memory_max)
+        self._opened(live)
+        return live, notes
+
+    def open_container(self, ref: SessionRef, node: SessionNode, *, container: str, owner_uid: int) -> LiveSession:
+        """Open a session that is a container; ``node`` is its cgroup, prepared."""
+        session = Session(ref, owner_uid, time.time(), budget_of(node.top), container=container)
+        live = self.sessions[ref] = LiveSession(session, node, None)
+        self._opened(live)
+        return live
+
+    def _opened(self, live: LiveSession) -> None:
         live.write()
         watch_session(self, live)
         self.told_of(live)
-        self.bus.publish("session_opened", ref, f"with {format_size(granted.memory_max)} of memory")
-        return live, notes
+        memory = live.session.budget.memory_max
+        given = "without a limit" if memory is None else f"with {format_size(memory)} of memory"
+        self.bus.publish("session_opened", live.session.ref, given)
 
     def told_of(self, live: LiveSession) -> None:
         """A session is there, opened or adopted: reserve what it is to have, and tell the observers."""
         if live.session.protected:
             self.reserves.protect(live)
-        for observer in self.observers:
+        for observer in self.observers_of(live):
             observer.opened(live)
+
+    def observers_of(self, live: LiveSession) -> Sequence[Observer]:
+        """Who decides about a session: nobody here about a container, which its engine bounds."""
+        return () if live.session.container else self.observers
 
     def _predicted(self, ref: SessionRef) -> int | None:
         """What a session will come to, if it is like those of its name before."""
@@ -146,14 +164,17 @@ class Registry:
         live.closing = True
         ended = [self.finish(call, reason=reason) for call in list(live.calls.values())]
         verdicts = list(await asyncio.gather(*ended))
-        live.node.top.kill()
         self._keep_peak(live)
-        gone = await self.tree.remove_session(live.node.group, ref)
+        if live.node.group is None:
+            gone = await asyncio.to_thread(leave, live.node.top)
+        else:
+            live.node.top.kill()
+            gone = await self.tree.remove_session(live.node.group, ref)
         self.poll.unwatch(live.pressure)
         # Told while it is still there: who may hear of it is looked up.
         self.bus.publish("session_closed", ref, reason if gone else f"{reason}; its cgroup is still busy")
         del self.sessions[ref]
-        for observer in self.observers:
+        for observer in self.observers_of(live):
             observer.closed(live)
         live.node.close()
         if live.session.protected:
@@ -188,6 +209,8 @@ class Registry:
         :raises InvalidInput: naming what is wrong with the request
         :raises OSError: what the kernel refused; nothing is left behind
         """
+        if live.session.container:
+            self._see_container(live)
         history = self.history_of(tool, command)
         decision = self._decide(live, tool, command, intent, hint, history)
         name = name or f"c-{secrets.token_hex(6)}"
@@ -219,9 +242,15 @@ class Registry:
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
-        for observer in self.observers:
+        for observer in self.observers_of(live):
             observer.begun(made)
         return made, decision
+
+    def _see_container(self, live: LiveSession) -> None:
+        """See what the engine has made of a container meanwhile. :raises InvalidInput: if it is paused"""
+        if live.node.top.frozen:
+            raise InvalidInput("session", f"the container of {live.session.ref} is paused", hint="unpause it first")
+        live.session = replace(live.session, budget=budget_of(live.node.top))
 
     def history_of(self, tool: str, command: str) -> History:
         """Return what calls like this one came to."""
@@ -278,7 +307,7 @@ class Registry:
         live.write()
         live.claim = self.claim_of(live.call, history)
         watch_duration(self, live)
-        for observer in self.observers:
+        for observer in self.observers_of(live.session):
             observer.amended(live)
         self.bus.publish("call_amended", ref, f"memory {format_size(decision.limits.memory_max)}")
         return decision
@@ -337,7 +366,7 @@ class Registry:
         ref = live.ref
         self.calls.pop(ref, None)
         live.session.calls.pop(ref.call, None)
-        for observer in self.observers:
+        for observer in self.observers_of(live.session):
             observer.finished(live)
         live.leaf.close()
         self.ended += 1
@@ -382,11 +411,7 @@ class Registry:
         :param path: from the top of the hierarchy
         :return: whether there is any
         """
-        doomed = [
-            live
-            for live in self.calls.values()
-            if f"{self.tree.path_of(live.session.node, live.ref)}/".startswith(f"{path}/")
-        ]
+        doomed = [live for live in self.calls.values() if f"{live.path}/".startswith(f"{path}/")]
         for live in doomed:
             live.doom = f"the host ran out of memory, and systemd-oomd chose {path}"
             self.bus.publish("call_killed", live.ref, live.doom)

@@ -14,7 +14,7 @@ from agentcg.control.view import Subject
 from agentcg.control.watch import pause_duration, watch_duration
 from agentcg.model import CallRef
 
-__all__ = ["Stops"]
+__all__ = ["Stops", "go_on", "stand_still"]
 
 log = logging.getLogger("agentcg.control")
 
@@ -50,7 +50,7 @@ class Stops:
     def began(self, live: LiveCall) -> None:
         """A call came: it stands still with its session."""
         if live.session.stopped is not None:
-            _stand_still(live, live.started)
+            stand_still(live, live.started)
 
     def forget(self, live: LiveCall) -> None:
         """A call is over."""
@@ -82,7 +82,7 @@ class Stops:
         self._stopped[subject] = live
         live.stopped = now
         for call in _calls(live):
-            _stand_still(call, now)
+            stand_still(call, now)
         if isinstance(live, LiveCall) and not live.leaf.populated:
             live.held = True
             self._registry.bus.publish("call_held", subject, why)
@@ -121,18 +121,20 @@ class Stops:
             live.held = False
         for call in _calls(live):
             if call.stopped is None and call.session.stopped is None:
-                _go_on(self._registry, call)
+                go_on(self._registry, call)
         after = f"after {waited:.3g} s"
         self._registry.bus.publish("call_thawed" if isinstance(live, LiveCall) else "session_thawed", subject, after)
 
 
-def _stand_still(call: LiveCall, since: float) -> None:
+def stand_still(call: LiveCall, since: float) -> None:
+    """Nothing runs in a call since ``since``, on the monotonic clock: its time stands still."""
     if call.still_since is None:
         call.still_since = since
     pause_duration(call)
 
 
-def _go_on(registry: Registry, call: LiveCall) -> None:
+def go_on(registry: Registry, call: LiveCall) -> None:
+    """A call runs again, and so does its time."""
     if call.still_since is not None:
         call.stopped_sec += time.monotonic() - call.still_since
         call.still_since = None

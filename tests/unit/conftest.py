@@ -131,7 +131,18 @@ class FakeCgroups:
             for below in [path, *(item for item in path.rglob("*") if item.is_dir())]:
                 self.leave(str(below.relative_to(self.top)))
         elif name == "cgroup.subtree_control":
-            (path / name).write_text(text.replace("+", ""))
+            now = set((path / name).read_text().split())
+            for word in text.split():
+                now = now | {word[1:]} if word[0] == "+" else now - {word[1:]}
+            (path / name).write_text(" ".join(sorted(now)))
+        elif name == "cgroup.procs":
+            for directory in [self.top, *(item for item in self.top.rglob("*") if item.is_dir())]:
+                inside = (directory / name).read_text().split()
+                if directory == path:
+                    inside.append(text)
+                elif text in inside:
+                    inside.remove(text)
+                (directory / name).write_text("".join(f"{pid}\n" for pid in inside))
         else:
             (path / name).write_text(f"{text}\n")
 
@@ -147,7 +158,11 @@ def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCgroups:
     def fake_write(directory: int, name: str, text: str, *, wait: bool = True) -> bool:
         if name in fake.refuse:
             raise fake.refuse[name]
-        if not write(directory, name, text, wait=wait):
+        # Of these two, what stands there already counts.
+        if name in ("cgroup.procs", "cgroup.subtree_control"):
+            if not files.exists(directory, name):
+                return False
+        elif not write(directory, name, text, wait=wait):
             return False
         fake.wrote(directory, name, text)
         return True

@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 
 from agentcg.api.client import Client
+from agentcg.api.peer import Places
 from agentcg.api.server import Server
 from agentcg.api.service import Service
+from agentcg.control.containers import Containers
 from agentcg.control.registry import Registry
+from agentcg.sandbox.docker import Engine
 
 
 @dataclass
@@ -93,9 +96,9 @@ def served(  # type: ignore[no-untyped-def]
         registry = server.registry = new_registry()
         listening = Server(
             sock,
-            Service(registry).interfaces,
+            Service(registry, Containers(registry, Engine())).interfaces,
             lambda peer: registry.drop_lease(peer.lease),
-            root_path=root.path,
+            places=Places(root.path),
             operators="agentcg-nobody-has-it",
         )
         started.set()

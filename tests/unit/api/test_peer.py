@@ -8,7 +8,7 @@ import pytest
 
 from agentcg.api import peer as module
 from agentcg.api.interfaces import Denied
-from agentcg.api.peer import Peer, identify, locate
+from agentcg.api.peer import Peer, Places, identify
 from agentcg.control.lease import Lease
 from agentcg.model import CallRef, SessionRef
 
@@ -33,12 +33,28 @@ S1 = SessionRef("u7", "s1")
     ],
 )
 def test_where_a_cgroup_lies(cgroup: str | None, session: SessionRef | None, call: CallRef | None) -> None:
-    assert locate(cgroup, "/a") == (session, call)
+    assert Places("/a").locate(cgroup) == (session, call)
 
 
 @pytest.mark.parametrize("root", ["/", ""])
 def test_a_tree_at_the_top(root: str) -> None:
-    assert locate("/shared/u7/s1/agent", root) == (S1, None)
+    assert Places(root).locate("/shared/u7/s1/agent") == (S1, None)
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "session", "call"),
+    [
+        ("/docker/0a1b/init", S1, None),
+        ("/docker/0a1b", S1, None),
+        ("/docker/0a1b/calls/c1", S1, CallRef(S1, "c1")),
+        ("/docker/0a1b/calls/c1/nested", S1, CallRef(S1, "c1")),
+        ("/docker/0a1b/calls/no.name", None, None),
+        ("/docker/0a1b2/init", None, None),
+        ("/docker", None, None),
+    ],
+)
+def test_where_a_containers_cgroup_lies(cgroup: str, session: SessionRef | None, call: CallRef | None) -> None:
+    assert Places("/a", {"/docker/0a1b": S1}).locate(cgroup) == (session, call)
 
 
 def peer(uid: int = 7, *, session: SessionRef | None = None, operator: bool = False) -> Peer:
@@ -80,13 +96,13 @@ def ends():  # type: ignore[no-untyped-def]
 
 def test_our_own_uid_outside_the_tree_is_an_operator(ends, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(module, "cgroup_of", lambda pid: "/elsewhere")
-    found = identify(ends, "/a", "agentcg-nobody-has-it")
+    found = identify(ends, Places("/a"), "agentcg-nobody-has-it")
     assert (found.pid, found.uid, found.operator) == (os.getpid(), os.getuid(), True)
 
 
 def test_no_uid_makes_an_operator_of_an_agent(ends, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(module, "cgroup_of", lambda pid: "/a/shared/u7/s1/agent")
-    found = identify(ends, "/a", "agentcg-nobody-has-it")
+    found = identify(ends, Places("/a"), "agentcg-nobody-has-it")
     assert (found.session, found.operator) == (S1, False)
 
 
@@ -95,7 +111,7 @@ def test_a_peer_whose_place_is_not_known_may_nothing(ends, monkeypatch: pytest.M
     # It may have been in a session, and have left its connection to another process there when it ended.
     monkeypatch.setattr(module, "cgroup_of", lambda pid: gone)
     try:
-        found = identify(ends, "/a", "agentcg-nobody-has-it")
+        found = identify(ends, Places("/a"), "agentcg-nobody-has-it")
     except OSError:
         return  # The server hangs up on it.
     assert not found.operator

@@ -7,7 +7,7 @@ import pytest
 
 from agentcg.cgroup.tree import Tree, write_limits
 from agentcg.cgroup.usage import memory_current, memory_peak, read_usage
-from agentcg.model import Budget, CallRef, Limits, SessionRef, Usage
+from agentcg.model import Budget, Limits, SessionRef, Usage
 
 S1 = SessionRef("u0", "s1")
 
@@ -30,7 +30,7 @@ def test_a_session_and_a_call(tree, cgroups) -> None:  # type: ignore[no-untyped
         assert cgroups.text("shared/u0/s1/calls/c1", name) == text
     assert cgroups.text("shared/u0/s1/calls/c1", "io.weight") == "default 25"
     assert cgroups.text("shared/u0/s1/calls/c1", "memory.oom.group") == "1"
-    assert tree.directory_of(session, CallRef(S1, "c1")) == str(cgroups.top / "shared/u0/s1/calls/c1")
+    assert session.directory == str(cgroups.top / "shared/u0/s1")
     leaf.close()
     assert asyncio.run(tree.remove_call(session, "c1"))
     session.close()
