@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from agentcg.cgroup.container import reopen
 from agentcg.cgroup.node import Inner, Leaf
 from agentcg.cgroup.tree import Group, SessionNode
+from agentcg.control.background import leave
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
 from agentcg.control.registry import Registry
@@ -105,6 +106,10 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Le
     leaf.thaw()
     record = leaf.read_record()
     call = read_call(record)
+    if (record or {}).get("left"):
+        leaf.close()
+        leave(registry, session, name)
+        return
     if call is None or call.ref != CallRef(session.session.ref, name):
         _sweep_leaf(session.node.calls, leaf)
         return

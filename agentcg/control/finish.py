@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of a call: kill what is left, read the counters, remove the cgroup, judge."""
+"""The end of a call: deal with what is left, read the counters, judge, remove the cgroup."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.node import Node
 from agentcg.cgroup.usage import read_usage
+from agentcg.control import background
 from agentcg.control.live import LiveCall
 from agentcg.model import Verdict
 from agentcg.verdict import Ending, judge
@@ -33,7 +34,12 @@ async def finish(
 ) -> Verdict:
     """End a call and return the verdict. Called once for each call, by :meth:`Registry.finish`."""
     frozen = live.stopped_sec + (0.0 if live.still_since is None else time.monotonic() - live.still_since)
-    if live.leaf.populated:
+    ordinary = not (reason or timed_out) and (exit_code is not None or signal is not None)
+    fate = registry.policy.background_of(live.call.call_class) if ordinary else "kill"
+    if fate == "adopt":
+        background.adopt(live)
+    left = fate == "leave" and live.leaf.populated
+    if live.leaf.populated and not left:
         live.leaf.kill()
         if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
@@ -43,7 +49,9 @@ async def finish(
     ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)
     verdict = judge(live.call, usage, ending)
     registry.keep_verdict(live, verdict)  # Before the cgroup goes: whenever we are killed, there is one or the other.
-    if not await registry.tree.remove_call(live.session.node, live.ref.call):
+    if left:
+        background.leave(registry, live.session, live.ref.call)
+    elif not await registry.tree.remove_call(live.session.node, live.ref.call):
         log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
     registry.finished(live, verdict)
     return verdict

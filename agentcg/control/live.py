@@ -42,6 +42,8 @@ class LiveSession:
     stopped: float | None = None
     """Since when the controller has it stopped, on the monotonic clock."""
     turn_until: float = 0.0
+    left: dict[str, tuple[Leaf, int | None]] = field(default_factory=dict)
+    """What calls that are over have left running, by their names, and the handles of the watches on it."""
 
     def write(self) -> None:
         """Keep the session on its cgroup."""

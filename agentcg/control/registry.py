@@ -18,6 +18,7 @@ from agentcg.cgroup.container import budget_of, leave
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import SessionNode, Tree, write_limits
 from agentcg.cgroup.usage import memory_current, memory_peak
+from agentcg.control import background
 from agentcg.control.bus import Bus
 from agentcg.control.finish import finish
 from agentcg.control.lease import Lease
@@ -164,6 +165,7 @@ class Registry:
         live.closing = True
         ended = [self.finish(call, reason=reason) for call in list(live.calls.values())]
         verdicts = list(await asyncio.gather(*ended))
+        background.forget(self, live)
         self._keep_peak(live)
         if live.node.group is None:
             gone = await asyncio.to_thread(leave, live.node.top)

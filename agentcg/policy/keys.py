@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from agentcg.errors import InvalidInput
 from agentcg.model import CpuClass
-from agentcg.policy.schema import LIMIT_FLOOR, Share
+from agentcg.policy.schema import LIMIT_FLOOR, Background, Share
 from agentcg.policy.shell import program_name
 from agentcg.units import format_size, parse_duration, parse_size
 
@@ -117,10 +117,15 @@ def _duration(place: str, value: object) -> float | None:
     return parse_duration(place, value)
 
 
-def _cpu_class(place: str, value: object) -> str:
-    if value not in get_args(CpuClass):
-        raise _wrong(place, value, f"one of {', '.join(map(repr, get_args(CpuClass)))}")
-    return str(value)
+def _one_of(kind: Any) -> Reader:
+    known = get_args(kind)
+
+    def read(place: str, value: object) -> str:
+        if value not in known:
+            raise _wrong(place, value, f"one of {', '.join(map(repr, known))}")
+        return str(value)
+
+    return read
 
 
 def _texts(place: str, value: object) -> tuple[str, ...]:
@@ -183,12 +188,13 @@ CLASS_KEYS: dict[str, Reader] = {
     "headroom": _number(0.5, 0.99),
     "swap_max": _swap,
     "pids_max": _whole(1, 4_194_304),
-    "cpu": _cpu_class,
+    "cpu": _one_of(CpuClass),
     "cores": _number(0.01, 8192),
-    "io": _cpu_class,
+    "io": _one_of(CpuClass),
     "duration_max": _duration,
     "duration_cap": _duration,
     "priority": _whole(0, 100),
+    "background": _one_of(Background),
 }
 RULE_KEYS: dict[str, Reader] = {"tool": _texts, "command": _commands, "class": _text, "light": _flag}
 HISTORY_KEYS: dict[str, Reader] = {"min_calls": _whole(1, 1_000_000), "margin": _number(1, 100)}

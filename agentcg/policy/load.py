@@ -28,6 +28,7 @@
     duration_max = "30m"          # or "unlimited" (default)
     duration_cap = "2h"           # the most an intent may ask for; default: duration_max
     priority = 50                 # 0 to 100
+    background = "kill"           # what a command leaves running: kill, adopt (by the agent), leave (in its cgroup)
 
     [class.test]                  # any of the keys of [defaults]
     memory_max = "2G"

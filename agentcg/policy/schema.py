@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agentcg.model import CpuClass
 
-__all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "CallClass", "HistoryRules", "Policy", "PolicyBudget", "Rule", "Share"]
+__all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "Background", "CallClass", "HistoryRules", "Policy", "PolicyBudget", "Rule"]
+__all__ += ["Share"]
+
+Background = Literal["kill", "adopt", "leave"]
+"""What becomes of what a call leaves running when its command ends: see :mod:`agentcg.control.background`."""
 
 DEFAULT_CLASS = "default"
 """The class of a call that no rule matches; it is what ``[defaults]`` says."""
@@ -57,6 +62,7 @@ class CallClass:
     priority: int = 50
     headroom: float = 0.9
     """memory.high as a fraction of memory.max."""
+    background: Background = "kill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +105,7 @@ class Policy:
     """By name; :data:`DEFAULT_CLASS` is always there."""
     rules: tuple[Rule, ...] = ()
     history: HistoryRules = field(default_factory=HistoryRules)
+
+    def background_of(self, call_class: str) -> Background:
+        """Return what becomes of what a call of a class leaves running. A class of an older policy is the default."""
+        return self.classes.get(call_class, self.classes[DEFAULT_CLASS]).background
