@@ -53,14 +53,16 @@ def tail(log: Path, lines: int = 5) -> str:
     return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def start_daemon(stage: Stage, *, root: str | None = None, observe: bool = False) -> str:
+def start_daemon(stage: Stage, *options: str, root: str | None = None, observe: bool = False) -> str:
     """Start a daemon and return its socket. ``root`` is removed with it, with all that is in it.
+
+    :param options: more of `agentcg daemon`'s
 
     :raises AgentcgError: if it does not start, with the end of its log
     """
     where = folder(stage)
     socket, log = f"{where}/agentcg.sock", where / "daemon.log"
-    arguments = ["daemon", "--socket", socket, "--history", f"{where}/history.sqlite"]
+    arguments = ["daemon", "--socket", socket, "--history", f"{where}/history.sqlite", *options]
     if root is not None:
         arguments += ["--root", root]
         stage.callback(_remove, root)

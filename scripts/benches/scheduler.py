@@ -25,7 +25,7 @@ from agentcg.kernel.sys import clone_into_cgroup
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
 from benches.place import CHECKOUT
 
-__all__ = ["BENCH"]
+__all__ = ["BENCH", "compile_work"]
 
 HOGS = 8
 CALLS = 20
@@ -255,7 +255,8 @@ def _shares(root: Path, program: str, tell: _Tell) -> dict[str, float]:
     return {"weight_error_points": 100 * max(errors)}
 
 
-def _compile(stage: Stage) -> str:
+def compile_work(stage: Stage) -> str:
+    """Return the program that computes (``work 0``) or has N short turns (``work N``)."""
     if "work" not in stage.shared:
         folder = stage.enter_context(tempfile.TemporaryDirectory(prefix="agentcg-bench-"))
         program = f"{folder}/work"
@@ -273,7 +274,7 @@ def _prepare(stage: Stage, *, full: bool | None) -> Repetition:
     unified = find_mounts(Path("/proc/self/mountinfo").read_text()).unified
     if unified is None:
         raise Unsupported("there is no cgroup v2 here")
-    program = _compile(stage)
+    program = compile_work(stage)
 
     def repeat() -> Mapping[str, float]:
         with ExitStack() as stack:
