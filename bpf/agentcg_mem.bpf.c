@@ -17,8 +17,9 @@
  * Memory back-pressure. `holds` has the calls that agentcg_sched runs, and until when each is not to run; it is the
  * scheduler's own map. Here it is written at the moment of need, before user space has heard of it: a call that comes
  * to the memory.high of its session, or of all, is held for hold_us, while user space freezes it; and all calls are,
- * when a task of a protected session has to reclaim for a limit that is theirs too. The scheduler sees to it that none is held for too long. Who is
- * not in the map is not held, and where there is no such scheduler nothing here changes what the kernel does.
+ * when a task of a protected session has to reclaim for a limit that is theirs too. The scheduler sees to it that none
+ * is held for too long. Who is not in the map is not held, and where there is no such scheduler nothing here changes
+ * what the kernel does.
  *
  * A worked example. The root is cgroup 100 at depth 1, sessions are at depth 4, and /agentcg/shared/t/s (400) has
  * memory.high = 1 GiB over the leaves calls/a (601) and calls/b (602), which have no limit of their own. A task in 601
@@ -52,6 +53,7 @@
 #include "compat.h"
 
 #include "agentcg_mem.h"
+#include "holds.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -96,14 +98,6 @@ struct {
 	__type(key, __u64);
 	__type(value, struct agentcg_mem_totals);
 } totals SEC(".maps");
-
-/* As agentcg_sched has it. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, __u64);
-} holds SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -384,7 +378,7 @@ int BPF_PROG(reclaim_entry, struct mem_cgroup *memcg)
 	if (!reclaim_place(memcg, &place))
 		return 0;
 	if (suffers(memcg))
-		hold(AGENTCG_MEM_HOLD_ALL);
+		hold(AGENTCG_HOLD_ALL);
 	span = span_begin();
 	if (span)
 		span->reclaim_ns = bpf_ktime_get_ns();

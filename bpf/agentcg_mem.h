@@ -41,9 +41,6 @@ struct agentcg_mem_config {
 	__u32 hold_us; /* how long a call is held in the map `holds`; 0 for not at all */
 };
 
-/* Key in the map `holds` for all of them. */
-#define AGENTCG_MEM_HOLD_ALL 0
-
 /* One record of the ring buffer `events`. Ids are 0 where there is none. */
 struct agentcg_mem_event {
 	__u64 time_ns; /* of sending, on CLOCK_MONOTONIC */

@@ -47,10 +47,10 @@
  * Wake-ups. An idle CPU is looked for first, beginning with the one where the task was, whose caches are warm (the
  * kernel's own search); then the task waits in the queue, from which any CPU takes it.
  *
- * Holds. `holds` says until when nothing of a call is to run, or of all calls, under the key 0; agentcg_mem writes it
- * when memory is short, and user space. A running task is stopped at the next tick (4 ms at
- * HZ=250), a queued one when it comes to the head, and both wait in a queue of their own. The program ends a hold
- * after HOLD_MAX_NS whatever stands in the map, and grants the next only after the call was free for as long.
+ * Holds. `holds` says until when nothing of a call is to run, or of all calls, under a key of its own; agentcg_mem
+ * writes it when memory is short, and user space. A running task is stopped at the next tick (4 ms at HZ=250), a queued
+ * one when it comes to the head, and both wait in a queue of their own. The program ends a hold after HOLD_MAX_NS
+ * whatever stands in the map, and grants the next only after the call was free for as long.
  * SCX_OPS_ENQ_LAST is set: with it a task that is held does not go on running just because its CPU has nothing else
  * to do. Exiting tasks, those of a process that is being killed, and those that may not migrate now are not held.
  *
@@ -78,6 +78,7 @@
 #include "scx.h"
 
 #include "agentcg_sched.h"
+#include "holds.h"
 
 char _license[] SEC("license") = "GPL";
 
@@ -171,17 +172,6 @@ struct {
 	__type(key, __u64);
 	__type(value, struct agentcg_sched_group);
 } groups SEC(".maps");
-
-/*
- * Until when a call is not to run, on CLOCK_MONOTONIC, by cgroup id. Apart from `calls`, so that others may write; it
- * has each known call, at 0 as a rule, so that they can tell.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, __u64);
-} holds SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -497,7 +487,7 @@ static __always_inline void begins(const struct entry *entry, struct cpu *here)
 static __always_inline __u64 held_until(const struct owner *owner, __u64 now)
 {
 	struct agentcg_sched_flow *flow = owner->flow;
-	__u64 *mine = bpf_map_lookup_elem(&holds, &owner->id), everybody = 0;
+	__u64 *mine = bpf_map_lookup_elem(&holds, &owner->id), everybody = AGENTCG_HOLD_ALL;
 	__u64 *all = bpf_map_lookup_elem(&holds, &everybody);
 	__u64 until = mine ? *mine : 0, end;
 

@@ -17,7 +17,7 @@ from agentcg import model
 from agentcg.model import CpuClass, Outcome
 
 __all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "Status", "ToolCallInfo", "Usage", "Verdict"]
-__all__ += ["camel", "from_wire", "to_wire"]
+__all__ += ["camel", "from_wire", "to_wire", "verdict_to_wire"]
 
 
 @dataclass

@@ -65,7 +65,7 @@ def test_an_agent_adopts_it(own_daemon: Any, tools: Any) -> None:
             pid, verdict = left_running(session, "adopted")
             assert verdict.outcome == "ok"
             assert where(pid) == "/agentcg-own/shared/u0/s/agent"
-            assert own_daemon.left() == ["shared/u0/s", "shared/u0/s/agent", "shared/u0/s/calls"]
+            assert not [path for path in own_daemon.left() if "/calls/" in path]
         tools.wait_for(lambda: where(pid) is None)
 
 
@@ -108,4 +108,4 @@ def test_what_is_left_of_a_call_that_was_ended_is_killed(own_daemon: Any, tools:
         process.wait(60)
         assert call.end().outcome == "timed_out"
         time.sleep(0.1)
-        assert own_daemon.left() == ["shared/u0/s", "shared/u0/s/agent", "shared/u0/s/calls"]
+        assert not [path for path in own_daemon.left() if "/calls/" in path]

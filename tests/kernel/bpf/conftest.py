@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from agentcg.cgroup.node import Leaf
+from agentcg.errors import Unsupported
 from agentcg.kernel import build_bpf
+from agentcg.kernel.sched_check import check_kernel
 
 TOP = Path("/sys/fs/cgroup")
 
@@ -24,6 +26,15 @@ def objects():
     if not made.exists() or made.stat().st_mtime < newest:
         build_bpf.build()
     return made.parent
+
+
+@pytest.fixture
+def _sched_ext(objects):
+    """For tests of the scheduler: only where the kernel can have one. What is said elsewhere is tested by itself."""
+    try:
+        check_kernel()
+    except Unsupported as error:
+        pytest.skip(str(error))
 
 
 @dataclass
@@ -48,6 +59,15 @@ class Cgroup:
     def eat(self, size: str) -> subprocess.Popen:
         """Start a process here that wants ``size`` of anonymous memory at once."""
         return self.run("dd", "if=/dev/zero", "of=/dev/null", f"bs={size}", "count=1")
+
+    def hog(self) -> subprocess.Popen:
+        """Start a process here that computes for ever."""
+        return self.run("sh", "-c", "while :; do :; done")
+
+    def cpu_sec(self) -> float:
+        """Return the CPU time used in here, in seconds."""
+        words = (self.path / "cpu.stat").read_text().split()
+        return int(words[words.index("usage_usec") + 1]) / 1e6
 
     def run(self, *command: str) -> subprocess.Popen:
         """Start a process here."""

@@ -7,26 +7,15 @@ import time
 
 import pytest
 
-from agentcg.errors import Unsupported
 from agentcg.kernel import mem
 from agentcg.kernel.mem import MemEvents
 from agentcg.kernel.sched import HOLD_MAX_SEC, SCHED_EXT, Scheduler, Stat
-from agentcg.kernel.sched_check import check_kernel
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("_sched_ext")]
 
 LEVEL = 1  # Of the tests' root.
 SECONDS = 30  # The machine is emulated.
-HOG = ("sh", "-c", "while :; do :; done")
 M = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _supported(objects):
-    try:
-        check_kernel()
-    except Unsupported as error:
-        pytest.skip(str(error))
 
 
 def make(root, group, name, **limits):
@@ -53,7 +42,7 @@ def run(root, protected_id, body):
 
 async def hog_in(scheduler, call, session):
     scheduler.set_call(call.id, session=1000 + session, tenant=2000)
-    hog = call.run(*HOG)
+    hog = call.hog()
     await until(lambda: os.sched_getscheduler(hog.pid) == SCHED_EXT)
 
 
@@ -69,10 +58,6 @@ def held(events, scheduler):
     return events.stats()[mem.Stat.HELD], scheduler.stats()[Stat.HELD]
 
 
-def cpu_usec(call):
-    return int((call.path / "cpu.stat").read_text().split()[1])
-
-
 def test_a_call_that_comes_to_its_sessions_limit_is_held_and_one_at_its_own_is_not(cgroup):
     session, call = make(cgroup, "shared", "session", memory_high="40M")
     other = type(cgroup)(session.path / "calls", cgroup.children).child("other", memory_high="8M", memory_swap_max="0")
@@ -86,8 +71,8 @@ def test_a_call_that_comes_to_its_sessions_limit_is_held_and_one_at_its_own_is_n
         call.eat("64M")
         told, stopped = await until(lambda: (now := held(events, scheduler)) > before and now[1] > before[1] and now)
         # None of it outlives its bound.
-        used = cpu_usec(call)
-        await until(lambda: cpu_usec(call) > used)
+        used = call.cpu_sec()
+        await until(lambda: call.cpu_sec() > used)
         return before, told, stopped
 
     before, told, stopped = run(cgroup, 0, body)

@@ -13,23 +13,13 @@ import pytest
 
 from agentcg.errors import Unsupported
 from agentcg.kernel.sched import SCHED_EXT, Latency, Scheduler, Stat
-from agentcg.kernel.sched_check import check_kernel
 from agentcg.kernel.sys import clone_into_cgroup
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("_sched_ext")]
 
 SYSFS = Path("/sys/kernel/sched_ext")
-HOG = ("sh", "-c", "while :; do :; done")
 SECONDS = 30  # The machine is emulated.
 LEVEL = 1  # Any: the tests' calls are known by their ids.
-
-
-@pytest.fixture(autouse=True)
-def _supported(objects):
-    try:
-        check_kernel()
-    except Unsupported as error:
-        pytest.skip(str(error))
 
 
 def run(body, **options):
@@ -44,18 +34,13 @@ def run(body, **options):
     return asyncio.run(main())
 
 
-def cpu_sec(cgroup):
-    words = (cgroup.path / "cpu.stat").read_text().split()
-    return int(words[words.index("usage_usec") + 1]) / 1e6
-
-
 async def used(seconds, *cgroups):
     """Return the CPU time of each cgroup while all of them together use so much, in at most SECONDS."""
-    began = [cpu_sec(one) for one in cgroups]
+    began = [one.cpu_sec() for one in cgroups]
     deadline = time.monotonic() + SECONDS
     while True:
         await asyncio.sleep(0.2)
-        now = [cpu_sec(one) - first for one, first in zip(cgroups, began, strict=True)]
+        now = [one.cpu_sec() - first for one, first in zip(cgroups, began, strict=True)]
         if sum(now) >= seconds or time.monotonic() > deadline:
             return now
 
@@ -89,7 +74,7 @@ def test_it_takes_what_enters_a_known_call_with_its_threads_and_children_and_giv
     seen = {}
 
     async def body(scheduler):
-        early = call.run(*HOG)
+        early = call.hog()
         known(scheduler, call)
         scheduler.take(early.pid)
         late = call.run(
@@ -118,9 +103,9 @@ def test_it_takes_what_enters_a_known_call_with_its_threads_and_children_and_giv
     assert seen["used"] > 0.2
     assert seen["refused"] == 0
     assert seen["stats"][Stat.LOST] == 0
-    before = cpu_sec(call)
+    before = call.cpu_sec()
     time.sleep(0.5)
-    assert cpu_sec(call) > before
+    assert call.cpu_sec() > before
 
 
 def move(pid, cgroup):
@@ -163,7 +148,7 @@ def test_cpu_time_goes_by_weights_at_every_level(cgroup, tenants, wanted):
                 scheduler, groups[name], session=session, tenant=tenant,
                 session_weight=session_weight, tenant_weight=tenant_weight,
             )  # fmt: skip
-            process = groups[name].run(*HOG)
+            process = groups[name].hog()
             os.sched_setaffinity(process.pid, {0})
             await until(lambda process=process: policy(process.pid) == SCHED_EXT, "not taken")
         await asyncio.sleep(0.5)
@@ -182,7 +167,7 @@ def test_a_boost_multiplies_a_weight_until_it_expires(cgroup):
     async def body(scheduler):
         for number, call in enumerate((one, two)):
             known(scheduler, call, session=number)
-            os.sched_setaffinity(call.run(*HOG).pid, {0})
+            os.sched_setaffinity(call.hog().pid, {0})
         # Sessions of equal weight share equally, whatever their only call weighs.
         scheduler.boost(one.id, 9, 60)
         equal = await used(2, one, two)
@@ -215,18 +200,18 @@ def test_a_hold_lasts_for_its_bound_and_no_longer_whatever_is_asked_for(cgroup):
 
     async def body(scheduler):
         known(scheduler, call)
-        hog = call.run(*HOG)
+        hog = call.hog()
         await until(lambda: policy(hog.pid) == SCHED_EXT, "not taken")
         await asyncio.sleep(0.3)
-        began, used_before = time.monotonic(), cpu_sec(call)
+        began, used_before = time.monotonic(), call.cpu_sec()
         scheduler.hold(call.id, 3600)
         await asyncio.sleep(3)
-        share = (cpu_sec(call) - used_before) / (time.monotonic() - began)
+        share = (call.cpu_sec() - used_before) / (time.monotonic() - began)
         stats = scheduler.stats()
         scheduler.hold(call.id, 0)
-        began, used_before = time.monotonic(), cpu_sec(call)
+        began, used_before = time.monotonic(), call.cpu_sec()
         await asyncio.sleep(1.5)
-        return share, (cpu_sec(call) - used_before) / (time.monotonic() - began), stats
+        return share, (call.cpu_sec() - used_before) / (time.monotonic() - began), stats
 
     held, free, stats = run(body)
     print(f"while held {held:.2f} of a CPU, after {free:.2f}", stats)
@@ -266,7 +251,7 @@ def test_a_hog_that_claims_to_be_interactive_loses_the_claim(cgroup):
         known(scheduler, liar, session=1, latency=Latency.INTERACTIVE)
         known(scheduler, honest, session=2)
         for call in (liar, honest):
-            process = call.run(*HOG)
+            process = call.hog()
             os.sched_setaffinity(process.pid, {0})
             await until(lambda process=process: policy(process.pid) == SCHED_EXT, "not taken")
         await used(1, liar, honest)
@@ -286,7 +271,7 @@ def test_an_interactive_call_takes_a_cpu_from_hogs_when_it_wakes_up(cgroup):
         known(scheduler, hogs, session=1)
         known(scheduler, call, session=2, latency=Latency.INTERACTIVE)
         for _ in range(8):
-            hogs.run(*HOG)
+            hogs.hog()
         await used(0.5, hogs)
         process = call.run(sys.executable, "-c", napper)
         await until(lambda: process.poll() is not None, "it did not end")
@@ -305,7 +290,7 @@ def test_affinity_is_honoured(cgroup):
         known(scheduler, call)
         last = os.cpu_count() - 1
         for _ in range(3):
-            os.sched_setaffinity(call.run(*HOG).pid, {last})
+            os.sched_setaffinity(call.hog().pid, {last})
         await used(1, call)
         return {last_cpu(one.pid) for one in cgroup.children}
 
@@ -321,12 +306,12 @@ def test_a_stalled_scheduler_is_thrown_out_says_why_and_its_tasks_go_on(cgroup):
 
     async def body(scheduler):
         known(scheduler, call)
-        hog = call.run(*HOG)
+        hog = call.hog()
         await until(lambda: policy(hog.pid) == SCHED_EXT, "not taken")
         await until(lambda: scheduler.seen, "it was not thrown out")
-        before = cpu_sec(call)
+        before = call.cpu_sec()
         await asyncio.sleep(1)
-        return scheduler.seen, cpu_sec(call) - before, state()
+        return scheduler.seen, call.cpu_sec() - before, state()
 
     (end,), progress, left = run(body, stall=1)
     print(end, f"used {progress:.2f} s in the next second")
@@ -362,7 +347,7 @@ def test_a_process_that_is_killed_takes_it_along(cgroup):
     call = cgroup.child("call")
     owner = subprocess.Popen([sys.executable, "-c", CHILD, str(call.id)], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "up\n"
-    hog = call.run(*HOG)
+    hog = call.hog()
     deadline = time.monotonic() + SECONDS
     while policy(hog.pid) != SCHED_EXT:
         assert time.monotonic() < deadline
@@ -374,9 +359,9 @@ def test_a_process_that_is_killed_takes_it_along(cgroup):
         assert time.monotonic() - began < 2
         time.sleep(0.01)
     print(f"disabled {1000 * (time.monotonic() - began):.0f} ms after the kill")
-    before = cpu_sec(call)
+    before = call.cpu_sec()
     time.sleep(0.5)
-    assert cpu_sec(call) > before
+    assert call.cpu_sec() > before
 
 
 def test_ten_thousand_calls_are_known_and_forgotten(cgroup):
@@ -387,7 +372,7 @@ def test_ten_thousand_calls_are_known_and_forgotten(cgroup):
         taken = time.monotonic() - began
         # With all of them there, one that is real works as ever.
         call = known(scheduler, cgroup.child("call"))
-        hog = call.run(*HOG)
+        hog = call.hog()
         await until(lambda: policy(hog.pid) == SCHED_EXT, "not taken")
         assert sum(await used(0.5, call)) >= 0.5
         for number in range(10_000):
@@ -419,7 +404,7 @@ def test_a_cpu_may_go_and_come_back(cgroup):
     async def body(scheduler):
         known(scheduler, call)
         for _ in range(4):
-            call.run(*HOG)
+            call.hog()
         await used(0.5, call)
         try:
             set_online("0")
@@ -441,7 +426,7 @@ def test_all_tasks_of_the_machine_can_be_taken(cgroup):
     async def body(scheduler):
         known(scheduler, call)
         for one in (call, host):
-            os.sched_setaffinity(one.run(*HOG).pid, {0})
+            os.sched_setaffinity(one.hog().pid, {0})
         times = await used(2, call, host)
         assert all_switched()
         return times, scheduler.ended()

@@ -110,10 +110,11 @@ class Containers:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[tuple[Any, str]]:
-    """Return a client of an engine that makes its cgroups itself, and an image."""
+    """Return a client of an engine, which has systemd make its cgroups where that runs, and an image."""
     with Stage() as stage:
+        driver = "systemd" if Path("/run/systemd/system").exists() else "cgroupfs"
         # Where every daemon looks for it.
-        words = start_engine(stage, "--exec-opt=native.cgroupdriver=cgroupfs", "--host=unix:///var/run/docker.sock")
+        words = start_engine(stage, f"--exec-opt=native.cgroupdriver={driver}", "--host=unix:///var/run/docker.sock")
         folder = Path("/tmp/agentcg-image")
         stage.callback(shutil.rmtree, folder, ignore_errors=True)
         (folder / "bin").mkdir(parents=True)

@@ -14,6 +14,7 @@ import pytest
 from agentcg.api.client import RemoteError
 from agentcg.api.interfaces import CallInterface
 from agentcg.api.types import Intent
+from agentcg.launcher import launcher_path
 
 EXECS = int(os.environ.get("AGENTCG_EXECS", "8"))
 """300 in a campaign by hand."""
@@ -165,6 +166,22 @@ def test_many_execs_leak_nothing(containers: Any) -> None:
     assert containers.calls() == []
     assert tree(top) == {"init", "calls"}
     assert len((top / "init/cgroup.procs").read_text().split()) <= 2
+
+
+def test_a_shell_in_a_container_is_replaced_by_a_mount(containers: Any) -> None:
+    here = {launcher_path(): "/usr/bin/sh", containers.daemon.socket: "/run/agentcg.sock"}
+    containers.start(
+        "one",
+        environment={"AGENTCG_SOCKET": "/run/agentcg.sock", "AGENTCG_SHELL": "/bin/sh"},
+        volumes={source: {"bind": target, "mode": "ro"} for source, target in here.items()},
+    )
+    containers.attach("one")
+    for user in ("0", "7"):
+        ran = containers.get("one").exec_run(["/usr/bin/sh", "-c", "cat /proc/self/cgroup; exit 3"], user=user)
+        assert (ran.exit_code, ran.output.startswith(b"0::/calls/")) == (3, True), ran
+    # It speaks for its own session, whoever it is in there.
+    ran = containers.get("one").exec_run(["/usr/bin/sh", "-c", "true"], environment={"AGENTCG_SESSION": "u0/other"})
+    assert b"may not speak for" in ran.output, ran
 
 
 def test_what_cannot_be_attached_is_said(containers: Any) -> None:
