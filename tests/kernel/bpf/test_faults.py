@@ -104,7 +104,7 @@ def other_kernel(tmp_path):
     sources = Path(build_bpf.__file__).parents[2] / "bpf"
     changed = tmp_path / "bpf"
     changed.mkdir()
-    for name in ("agentcg_mem.bpf.c", "agentcg_mem.h", "compat.h"):
+    for name in ("agentcg_mem.bpf.c", "agentcg_mem.h", "compat.h", "holds.h"):
         text = (sources / name).read_text()
         assert name != "agentcg_mem.bpf.c" or "memcg_nr_pages_over_high" in text
         (changed / name).write_text(text.replace("memcg_nr_pages_over_high", "memcg_nr_pages_over_the_moon"))
