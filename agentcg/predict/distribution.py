@@ -9,6 +9,7 @@ tail's begin is again Lomax, with the scale s + x, so the longer it has lasted t
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf, sqrt
 
@@ -75,3 +76,18 @@ class Distribution:
             tail / left,
             self.tail_scale + t,
         )
+
+    def within(self, times: Iterable[float]) -> Iterator[tuple[float, float]]:
+        """Yield for each t of ``times``, which ascend, the probability of t or less, and the mean of the smaller of t
+        and what is to come."""
+        seen = below = 0.0
+        index = 0
+        for t in times:
+            while index < len(self.values) and self.values[index] <= t:
+                seen += self.shares[index]
+                below += self.shares[index] * self.values[index]
+                index += 1
+            # The tail's survival from 0 to t comes to share x s x t / (s + t).
+            tail = self.tail_share * self.tail_scale * t / (self.tail_scale + t)
+            above = (1 - self.tail_share - seen) * t
+            yield seen + self.tail_share - self._tail(t), below + above + tail
