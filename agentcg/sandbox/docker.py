@@ -23,7 +23,7 @@ __all__ = ["Container", "Engine", "Pattern", "engine_errors"]
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SEC = 30
+TIMEOUT_SEC = 120
 RETRY_SEC = (1.0, 30.0)
 """How long an engine that went away is left alone, at first and at most."""
 

@@ -28,7 +28,7 @@ from agentcg.sandbox.docker import Engine, engine_errors
 __all__ = ["DockerExec", "run"]
 
 _WAIT = 'IFS= read -r _ && exec "$@"'
-_START_SEC = 30.0
+_START_SEC = 120.0
 _LOOK_SEC = 0.002
 """Before the engine is asked again, at first: it tells neither that a process has started nor how it ended."""
 _LOOK_SLOWER = 1.5
