@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from agentcg.errors import InvalidInput
 from agentcg.model import COMMAND_MAX, MAX_BYTES, validate_name
-from agentcg.trace.model import RecordedCall, Recording, Sample
+from agentcg.trace.model import RecordedCall, Recording, Sample, Timing
 
 __all__ = ["SECONDS_MAX", "TEXT_MAX", "Checks"]
 
@@ -20,6 +20,7 @@ class Checks:
     def __init__(self) -> None:
         self.calls: set[str] = set()
         self.samples = 0
+        self.timing: Timing = "clock"
         self.subjects: dict[str | None, Sample] = {}  # the last sample of each
         self.unknown: dict[str, str] = {}  # calls that have samples and no line yet: where they are first named
 
@@ -29,8 +30,9 @@ class Checks:
             raise InvalidInput(f"{place}: name", "is empty or holds control characters")
         _text(f"{place}: source", recording.source)
         _text(f"{place}: model", recording.model or "")
-        _number(f"{place}: started", recording.started, _EPOCH_MAX)
+        _number(f"{place}: started", recording.started or 0, _EPOCH_MAX)
         _number(f"{place}: base_memory", recording.base_memory or 0, MAX_BYTES)
+        self.timing = recording.timing
 
     def call(self, place: str, call: RecordedCall) -> None:
         validate_name(f"{place}: id", call.id)
@@ -53,6 +55,8 @@ class Checks:
         self.unknown.pop(call.id, None)
 
     def sample(self, place: str, sample: Sample) -> None:
+        if self.timing != "clock":
+            raise InvalidInput(place, f"a recording whose timing is {self.timing!r} has no samples")
         _number(f"{place}: t_sec", sample.t_sec, SECONDS_MAX)
         _number(f"{place}: memory_bytes", sample.memory_bytes, MAX_BYTES)
         _number(f"{place}: cpu_sec", sample.cpu_sec, MAX_BYTES)

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.trace import wire
 from agentcg.trace.checks import Checks
-from agentcg.trace.model import RecordedCall, Recording, Sample
+from agentcg.trace.model import RecordedCall, Recording, Sample, Timing
 
 __all__ = ["Recorder", "read", "write"]
 
@@ -141,14 +141,15 @@ class Recorder:
         path: str | os.PathLike[str],
         *,
         name: str,
-        started: float,
+        started: float | None,
         source: str = "",
         model: str | None = None,
+        timing: Timing = "clock",
         base_memory: int | None = None,
     ) -> None:
         self._path = os.fspath(path)
         self._checks = Checks()
-        header = Recording(name, started, (), source=source, model=model, base_memory=base_memory)
+        header = Recording(name, started, (), source=source, model=model, timing=timing, base_memory=base_memory)
         self._checks.header(self._path, header)
         self._flush = True
         try:
@@ -216,6 +217,7 @@ def write(recording: Recording, path: str | os.PathLike[str]) -> None:
             started=recording.started,
             source=recording.source,
             model=recording.model,
+            timing=recording.timing,
             base_memory=recording.base_memory,
         )
         recorder._flush = False

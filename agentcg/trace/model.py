@@ -12,10 +12,14 @@ from typing import Literal
 from agentcg.errors import InvalidInput
 from agentcg.model import Intent
 
-__all__ = ["CallKind", "RecordedCall", "Recording", "Sample"]
+__all__ = ["CallKind", "RecordedCall", "Recording", "Sample", "Timing"]
 
 CallKind = Literal["tool", "subagent"]
 """``subagent``: the call hands over to another agent, so its time is a language model's, not a tool's."""
+
+Timing = Literal["clock", "durations"]
+"""``clock``: times are the session's. ``durations``: how long each call took is known, when it ran is not; the calls
+stand one behind the other, and the time between two, which was the language model's, is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class RecordedCall:
     end_sec: float
     kind: CallKind = "tool"
     end_estimated: bool = False
-    """The source did not say when the call ended; ``end_sec`` is the latest it can have been."""
+    """The source did not say how long the call took: it ran somewhere between ``start_sec`` and ``end_sec``."""
     call_class: str = ""
     exit_code: int | None = None
     intent: Intent | None = None
@@ -56,14 +60,15 @@ class Recording:
     """One session. Calls are in the order they began, samples in the order they were taken."""
 
     name: str
-    started: float
-    """The session's start, seconds since the epoch."""
+    started: float | None
+    """The session's start, seconds since the epoch; None if the source did not say."""
     calls: tuple[RecordedCall, ...]
     samples: tuple[Sample, ...] = ()
     source: str = ""
     """Where it came from, for people."""
     model: str | None = None
     """The language model that drove the session."""
+    timing: Timing = "clock"
     base_memory: int | None = None
     """What the agent itself holds when it idles, if the recorder knew."""
     warnings: tuple[str, ...] = field(default=(), compare=False)

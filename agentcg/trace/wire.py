@@ -11,7 +11,7 @@ import msgspec
 
 from agentcg.errors import InvalidInput
 from agentcg.model import Intent
-from agentcg.trace.model import CallKind, RecordedCall, Recording, Sample
+from agentcg.trace.model import CallKind, RecordedCall, Recording, Sample, Timing
 
 __all__ = [
     "VERSION",
@@ -27,7 +27,8 @@ __all__ = [
 ]
 __all__ += ["call_from_wire", "call_to_wire", "header_from_wire", "header_to_wire", "sample_to_wire"]
 
-VERSION = 1
+VERSION = 2
+"""Version 2 can say that times are not known. What version 1 can say is written as version 1."""
 
 _HEADER = "agentcg.recording"
 
@@ -39,9 +40,10 @@ class HeaderLine(
 
     version: int
     name: str
-    started: float
+    started: float | None = None
     source: str = ""
     model: str | None = None
+    timing: Timing = "clock"
     base_memory: int | None = None
 
 
@@ -107,14 +109,13 @@ def decode(place: str, text: bytes) -> Line:
     """
     try:
         kind = _kind.decode(text)
-        if kind.type == _HEADER and kind.version is not None and kind.version != VERSION:
+        if kind.type == _HEADER and kind.version is not None and not 1 <= kind.version <= VERSION:
             raise InvalidInput(
                 f"{place}: version",
-                f"the recording has format version {kind.version}, this agentcg reads version {VERSION}",
+                f"the recording has format version {kind.version}, this agentcg reads versions 1 to {VERSION}",
                 hint="read it with the agentcg that wrote it, or a newer one",
             )
         line: Line = _lines.decode(text)
-        return line
     except msgspec.ValidationError as error:
         what, where = explain(error)
         raise InvalidInput(
@@ -124,6 +125,9 @@ def decode(place: str, text: bytes) -> Line:
         raise InvalidInput(place, f"not JSON: {error}", hint="one JSON object stands on each line") from None
     except RecursionError:
         raise InvalidInput(place, "nested too deeply", hint="no field of a recording is nested") from None
+    if isinstance(line, HeaderLine) and line.version < _version(line.started, line.timing):
+        raise InvalidInput(f"{place}: version", "is 1, and a recording of version 1 has 'started' and no 'timing'")
+    return line
 
 
 def explain(error: msgspec.ValidationError) -> tuple[str, str]:
@@ -141,13 +145,19 @@ def is_json(text: bytes) -> bool:
     return True
 
 
+def _version(started: float | None, timing: Timing) -> int:
+    """The first version of the format that can say this."""
+    return 2 if started is None or timing != "clock" else 1
+
+
 def header_to_wire(recording: Recording) -> HeaderLine:
     return HeaderLine(
-        version=VERSION,
+        version=_version(recording.started, recording.timing),
         name=recording.name,
         started=recording.started,
         source=recording.source,
         model=recording.model,
+        timing=recording.timing,
         base_memory=recording.base_memory,
     )
 
@@ -160,6 +170,7 @@ def header_from_wire(line: HeaderLine) -> Recording:
         calls=(),
         source=line.source,
         model=line.model,
+        timing=line.timing,
         base_memory=line.base_memory,
     )
 

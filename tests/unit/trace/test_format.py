@@ -15,6 +15,7 @@ from agentcg.trace.format import LINE_MAX, Recorder, read, write
 from agentcg.trace.model import RecordedCall, Recording, Sample
 
 HEADER = '{"type":"agentcg.recording","version":1,"name":"one","started":1.5}'
+V2 = '{"type":"agentcg.recording","version":2,"name":"one"}'
 CALL = '{"type":"call","id":"a","tool":"Bash","command":"true","start_sec":1,"end_sec":2}'
 SAMPLE = '{"type":"sample","t_sec":1,"memory_bytes":10,"cpu_sec":0.5}'
 END = '{"type":"end","calls":1,"samples":1}'
@@ -44,6 +45,16 @@ def test_a_recording_comes_back_as_it_was(tmp_path):
     write(WHOLE, tmp_path / "w.jsonl")
     assert read(tmp_path / "w.jsonl") == WHOLE
     assert [path.name for path in tmp_path.iterdir()] == ["w.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "version"), [({}, 1), ({"started": None}, 2), ({"samples": (), "timing": "durations"}, 2)]
+)
+def test_the_version_is_the_first_that_can_say_it(tmp_path, changes, version):
+    recording = dataclasses.replace(WHOLE, **changes)
+    write(recording, tmp_path / "w.jsonl")
+    assert read(tmp_path / "w.jsonl") == recording
+    assert json.loads((tmp_path / "w.jsonl").read_text().splitlines()[0])["version"] == version
 
 
 seconds = st.integers(0, 10**9).map(lambda number: number / 1000)
@@ -81,7 +92,12 @@ def test_any_recording_comes_back_as_it_was(tmp_path, recording):
 @pytest.mark.parametrize(
     ("lines", "place", "message"),
     [
-        ((HEADER.replace(":1,", ":2,", 1), CALL, END), "1: version", "format version 2"),
+        ((HEADER.replace(":1,", ":3,", 1), CALL, END), "1: version", "format version 3"),
+        ((HEADER.replace(":1,", ":0,", 1), CALL, END), "1: version", "format version 0"),
+        ((HEADER.replace(',"started":1.5', ""), CALL, END), "1: version", "version 1 has 'started'"),
+        ((HEADER[:-1] + ',"timing":"durations"}', CALL, END), "1: version", "and no 'timing'"),
+        ((V2[:-1] + ',"timing":"guess"}', CALL, END), "1: timing", "'guess'"),
+        ((V2[:-1] + ',"timing":"durations"}', CALL, SAMPLE, END), "3", "whose timing is 'durations' has no samples"),
         ((HEADER[:-1] + ',"colour":1}', CALL, END), "1", "unknown field `colour`"),
         ((HEADER.replace('"one"', '"a\\u001bb"'), CALL, END), "1: name", "control characters"),
         ((CALL, HEADER, END), "1: type", "not the header"),
