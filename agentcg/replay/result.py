@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
+
+from agentcg.jsonkeys import camel_keys
 
 __all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State", "latency", "to_json"]
 
@@ -107,17 +108,8 @@ def to_json(results: Sequence[ArmResult], **run: Any) -> dict[str, Any]:
     """Return the result of a whole run, ready for JSON. ``run`` describes it."""
     arms = []
     for result in results:
-        arm = _camel(dataclasses.asdict(result))
+        arm = camel_keys(dataclasses.asdict(result))
         for session, value in zip(arm["sessions"], result.sessions, strict=True):
             session["ratio"] = value.ratio
         arms.append(arm)
-    return {"type": "agentcg.replay", "version": 1, **_camel(run), "arms": arms}
-
-
-def _camel(value: Any) -> Any:
-    """The value with its keys under the names that the socket uses."""
-    if isinstance(value, dict):
-        return {re.sub("_([a-z0-9])", lambda match: match[1].upper(), key): _camel(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_camel(item) for item in value]
-    return value
+    return {"type": "agentcg.replay", "version": 1, **camel_keys(run), "arms": arms}
