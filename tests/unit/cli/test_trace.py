@@ -41,7 +41,7 @@ def test_a_broken_attempt_is_named_and_the_others_are_imported(tmp_path):
     shutil.copytree(tree / "made_up_set" / "example__task-1" / "attempt_1", broken)
     (broken / "resources.json").write_text('{"samples": [')
     result = run("import", tree, "-o", tmp_path / "out", status=1)
-    assert f"{broken}/resources.json: cut off after 13 bytes" in result.stderr
+    assert f"{broken}/resources.json:1: the file is cut off here" in result.stderr
     assert "1 of 2 recordings" in result.stdout
     assert (tmp_path / "out" / f"{NAME}.jsonl").exists()
 

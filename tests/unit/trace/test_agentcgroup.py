@@ -104,8 +104,8 @@ def test_sizes_of_every_unit(attempt, text, size):
         (
             "tool_calls.json",
             lambda c: c[0].update(end_timestamp="2023-11-14T22:13:21Z"),
-            ": [0].end_timestamp",
-            "before",
+            ": [0]",
+            "before the call's start",
         ),
         ("tool_calls.json", lambda c: c[0].update(id="a/b"), ": [0].id", "is not a name"),
         ("tool_calls.json", lambda c: c[0].update(id="toolu_0"), ": call 'toolu_0': id", "an earlier call too"),
@@ -128,7 +128,7 @@ def test_what_is_broken_is_named_with_its_place(attempt, file, change, place, me
 def test_a_cut_or_missing_file_is_named(attempt):
     path = attempt / "resources.json"
     path.write_bytes(path.read_bytes()[:400])
-    with pytest.raises(InvalidInput, match=r"resources\.json: cut off after 400 bytes, in line \d\d"):
+    with pytest.raises(InvalidInput, match=r"resources\.json:\d\d: the file is cut off here"):
         import_attempt(attempt)
     path.unlink()
     with pytest.raises(InvalidInput, match=r"resources\.json: cannot be read: No such file"):
@@ -169,3 +169,44 @@ def test_mutated_attempts_are_refused_clearly(tmp_path, file, data, field, value
             import_attempt(attempt, include_start=include_start)
         except InvalidInput as error:
             assert str(error).startswith(str(attempt))  # noqa: PT017  only some of them raise
+
+
+def _line(kind, at, *content, **more):
+    message = {"model": "model-t", "content": list(content)}
+    return json.dumps({"type": kind, "timestamp": f"2023-11-14T22:13:{at}Z", "message": message} | more) + "\n"
+
+
+@pytest.fixture
+def original(attempt):
+    """Return an attempt as some sets publish it: ends and commands are in Claude Code's transcript only."""
+    (attempt / "turns.json").unlink()
+    _edit(
+        attempt / "tool_calls.json",
+        lambda rows: [row.pop(key, None) for row in rows for key in ("end_timestamp", "input")],
+    )
+    use = {"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "pytest -q"}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "Exit code 4\n", "is_error": True}
+    lines = _line("assistant", "22.000", use), _line("user", "24.750", result)
+    (attempt / "trace.jsonl").write_text("".join(lines))
+    return attempt
+
+
+def test_ends_and_commands_that_are_missing_come_from_the_transcript(original):
+    recording = import_attempt(original)
+    call = next(call for call in recording.calls if call.id == "toolu_1")
+    assert (call.command, call.end_sec, call.end_estimated, call.exit_code) == ("pytest -q", 4.5, False, 4)
+    assert recording.model == "model-t"
+    assert [call.command for call in recording.calls if call.id != "toolu_1"] == [""] * 4
+
+
+def test_without_start_the_first_answer_is_taken_from_the_transcript(original):
+    assert import_attempt(original, include_start=False).started == 1_700_000_001.25
+
+
+def test_a_broken_transcript_is_told_and_not_used(original):
+    (original / "trace.jsonl").write_text('{"type": "assistant"')
+    recording = import_attempt(original)
+    assert recording.model is None
+    assert any(
+        "trace.jsonl:1: the file is cut off here; the transcript is not used" in note for note in recording.warnings
+    )
