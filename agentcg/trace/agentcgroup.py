@@ -40,6 +40,7 @@ __all__ = [
     "read_calls",
     "read_transcript_of",
     "recording_name",
+    "without_start",
 ]
 
 _UNITS = {"B": 1, "KB": 10**3}
@@ -113,8 +114,7 @@ def import_attempt(path: str | os.PathLike[str], include_start: bool = True) -> 
     calls = read_calls(attempt / "tool_calls.json", transcript)
     model, first_turn = _turns(attempt / "turns.json", warnings)
     if not include_start:
-        begins = [transcript.first_answer if first_turn is None else first_turn, *(call.start for call in calls)]
-        readings = _without_start(readings, min((time for time in begins if time is not None), default=0.0))
+        readings = without_start(readings, transcript.first_answer if first_turn is None else first_turn, calls)
     return assemble(
         str(attempt / "tool_calls.json"),
         recording_name(attempt),
@@ -223,7 +223,10 @@ def _turns(path: Path, warnings: list[str]) -> tuple[str | None, float | None]:
     return (models[0][0] if models else None), min(begins, default=None)
 
 
-def _without_start(readings: list[Sample], begin: float) -> list[Sample]:
+def without_start(readings: list[Sample], first_answer: float | None, calls: list[FoundCall]) -> list[Sample]:
+    """Return the samples from the last one before the first answer or the first call on."""
+    begins = [*(call.start for call in calls), *([] if first_answer is None else [first_answer])]
+    begin = min(begins, default=0.0)
     first = max((index for index, item in enumerate(readings) if item.t_sec <= begin), default=0)
     used = readings[first].cpu_sec
     return [Sample(item.t_sec, item.memory_bytes, round(item.cpu_sec - used, 6)) for item in readings[first:]]
