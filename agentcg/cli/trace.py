@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from agentcg.cli.trace_convert import convert
+from agentcg.cli.trace_sources import shown, with_progress
+from agentcg.cli.trace_stats import stats
 from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.trace.agentcgroup import find_attempts, import_attempt, recording_name
 from agentcg.trace.demand import demand
 from agentcg.trace.format import read, write
 from agentcg.trace.model import Recording
+from agentcg.trace.registry import IMPORTERS, find_sources, named
 from agentcg.units import format_duration, format_size
 
 __all__ = ["trace"]
@@ -28,7 +29,11 @@ _FILE = click.Path(path_type=Path)
 
 @click.group()
 def trace() -> None:
-    """Recordings of agent sessions: import, check and show them."""
+    """Recordings of agent sessions: import, check, show, sum up and convert them."""
+
+
+trace.add_command(stats)
+trace.add_command(convert)
 
 
 @trace.command("import")
@@ -36,56 +41,47 @@ def trace() -> None:
 @click.option(
     "-o", "--output", "out_dir", metavar="OUT_DIR", required=True, type=_FILE, help="Where the recordings go."
 )
+@click.option(
+    "--format",
+    "name",
+    type=click.Choice([importer.name for importer in IMPORTERS]),
+    help="Read SRC as this. [what it looks like]",
+)
 @click.option("--without-start", is_flag=True, help="Leave out the start of the container and the agent.")
-def import_(sources: Sequence[Path], out_dir: Path, without_start: bool) -> None:
-    """Make recordings of AgentCgroup attempts, one file a session.
+def import_(sources: Sequence[Path], out_dir: Path, name: str | None, without_start: bool) -> None:
+    """Make recordings of what other programs recorded, one file a session.
 
-    SRC is a directory attempt_N, or any directory above such ones. An attempt that is broken is named, the others are
-    imported, and the exit status is 1.
+    SRC is a file or a directory of a format that --format names, or a directory above such ones. A session that is
+    broken is named at the end, the others are imported, and the exit status is 1.
     """
-    attempts = [attempt for source in sources for attempt in find_attempts(source)]
-    targets: dict[str, Path] = {}
-    for attempt in attempts:
-        if targets.setdefault(recording_name(attempt), attempt) != attempt:
-            raise InvalidInput(
-                str(attempt),
-                f"would be written to the same file as {targets[recording_name(attempt)]}",
-                hint="import them into two directories",
-            )
+    importers = (named(name),) if name else IMPORTERS
+    found = [item for path in sources for item in find_sources(path, importers, include_start=not without_start)]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AgentcgError(f"{out_dir}: cannot be made: {error.strerror}", hint="choose another place") from None
-    failed = 0
-    for name, attempt in _with_progress(targets):
+    written: dict[str, Path] = {}
+    failures: list[str] = []
+    for importer, source in with_progress(found, "importing"):
         try:
-            recording = import_attempt(attempt, include_start=not without_start)
-            write(recording, out_dir / f"{name}.jsonl")
+            for recording in importer.read(source):
+                if recording.name in written:
+                    raise InvalidInput(
+                        str(source.path),
+                        f"would be written to the same file as {written[recording.name]}",
+                        hint="import them into two directories",
+                    )
+                write(recording, out_dir / f"{recording.name}.jsonl")
+                written[recording.name] = source.path
+                for warning in recording.warnings:
+                    click.echo(f"agentcg: note: {warning}", err=True)
         except InvalidInput as error:
-            failed += 1
-            click.echo(f"agentcg: {error}", err=True)
-        else:
-            for warning in recording.warnings:
-                click.echo(f"agentcg: note: {warning}", err=True)
-    click.echo(f"{len(targets) - failed} of {len(targets)} recordings are in {out_dir}")
-    if failed:
+            failures.append(str(error))
+    for failure in failures:
+        click.echo(f"agentcg: {failure}", err=True)
+    click.echo(f"{len(written)} of {len(written) + len(failures)} recordings are in {out_dir}")
+    if failures:
         sys.exit(1)
-
-
-def _with_progress(targets: dict[str, Path]) -> Iterator[tuple[str, Path]]:
-    """The items; a bar on the terminal if they take longer than a second."""
-    console = Console(stderr=True)
-    began = time.monotonic()
-    progress = Progress(console=console, disable=not console.is_terminal, transient=True)
-    task = progress.add_task("importing", total=len(targets))
-    try:
-        for item in targets.items():
-            yield item
-            progress.advance(task)
-            if time.monotonic() - began > 1:
-                progress.start()
-    finally:
-        progress.stop()
 
 
 @trace.command()
@@ -116,6 +112,8 @@ def salvage(file: Path, output: Path) -> None:
 
 
 def _summary(recording: Recording) -> str:
+    if recording.timing != "clock":
+        return f"{len(recording.calls)} calls that took {recording.duration_sec:.1f} s; when they ran is not known"
     return f"{len(recording.calls)} calls, {len(recording.samples)} samples, {recording.duration_sec:.1f} s"
 
 
@@ -126,7 +124,7 @@ def show(file: Path) -> None:
     recording = read(file)
     needs = demand(recording) if recording.session_samples else None
     peaks = {call.call.id: call.memory.peak for call in needs.calls} if needs else {}
-    table = Table(title=_shown(recording.name), title_justify="left", expand=True)
+    table = Table(title=Text(shown(recording.name)), title_justify="left", expand=True)
     for heading in ("Start", "Duration", "Peak over base"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Tool", no_wrap=True)
@@ -134,15 +132,15 @@ def show(file: Path) -> None:
     for call in recording.calls:
         peak = peaks.get(call.id)
         table.add_row(
-            f"{call.start_sec:.1f} s",
+            f"{call.start_sec:.1f} s" if recording.timing == "clock" else "–",
             ("≤ " if call.end_estimated else "") + format_duration(call.duration_sec),
             "–" if peak is None else format_size(peak),
-            _shown(call.tool),
-            _shown(call.command),
+            Text(shown(call.tool)),
+            Text(shown(call.command)),
         )
     console = Console()
     console.print(table)
-    console.print(_shown(_summary(recording)), highlight=False)
+    console.print(_summary(recording), highlight=False)
     if needs:
         growth = needs.growth
         console.print(
@@ -151,8 +149,3 @@ def show(file: Path) -> None:
             f"of which {format_size(growth.in_calls)} in calls; {format_size(growth.outlived)} of that outlived them.",
             highlight=False,
         )
-
-
-def _shown(text: str) -> Text:
-    """``text`` on one line, with nothing in it that a terminal or rich would act on."""
-    return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text))

@@ -11,6 +11,7 @@ from agentcg.cli.trace import trace
 from agentcg.errors import InvalidInput
 
 DATA = Path(__file__).parents[2] / "data" / "agentcgroup"
+OTHERS = Path(__file__).parents[1] / "trace" / "data"
 NAME = "made_up_set-example__task-1-attempt_1"
 
 
@@ -46,10 +47,45 @@ def test_a_broken_attempt_is_named_and_the_others_are_imported(tmp_path):
     assert (tmp_path / "out" / f"{NAME}.jsonl").exists()
 
 
-def test_two_attempts_of_one_name_are_refused(tmp_path):
+def test_of_two_attempts_of_one_name_the_second_is_refused(tmp_path):
     shutil.copytree(DATA, tmp_path / "tree")
-    with pytest.raises(InvalidInput, match="would be written to the same file as"):
-        run("import", DATA, tmp_path / "tree", "-o", tmp_path / "out")
+    result = run("import", DATA, tmp_path / "tree", "-o", tmp_path / "out", status=1)
+    assert "attempt_1: would be written to the same file as" in result.stderr
+    assert "1 of 2 recordings" in result.stdout
+
+
+def test_a_set_of_many_formats_is_imported_and_what_is_broken_is_named_at_the_end(tmp_path):
+    tree = Path(shutil.copytree(OTHERS, tmp_path / "tree"))
+    whole = (tree / "swe_agent" / "retried.traj").read_bytes()
+    (tree / "swe_agent" / "retried.traj").write_bytes(whole[:-100])
+    (tree / "otlp" / "agent.json").write_bytes(b'{"resourceSpans": [\n{"scopeSpans": "none"}]}')
+    result = run("import", tree, "-o", tmp_path / "out", status=1)
+    *_, first, second = result.stderr.splitlines()
+    assert "swe_agent/retried.traj:" in first
+    assert "the file is cut off here" in first
+    assert "otlp/agent.json: resourceSpans[0].scopeSpans: Expected `array`" in second
+    assert result.stdout == f"8 of 10 recordings are in {tmp_path / 'out'}\n"
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "swe_agent-try-shop-7.jsonl" in names
+    assert len(names) == 8
+    assert "ok" in run("validate", *(tmp_path / "out").iterdir()).stdout
+
+
+def test_a_format_can_be_named(tmp_path):
+    shutil.copy(OTHERS / "otlp" / "agent.json", tmp_path / "spans.txt")
+    with pytest.raises(InvalidInput, match="nothing of a known format is here"):
+        run("import", tmp_path, "-o", tmp_path / "out")
+    run("import", "--format", "otlp", tmp_path / "spans.txt", "-o", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["spans.txt.jsonl"]
+    assert "'x' is not one of" in run("import", "--format", "x", OTHERS, "-o", tmp_path, status=2).stderr
+
+
+def test_durations_without_times_are_shown_as_such(tmp_path):
+    run("import", OTHERS / "swe_agent" / "try", "-o", tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert f"{path}: ok, 4 calls that took 13.4 s; when they ran is not known" in run("validate", path).stdout
+    (row,) = [line for line in run("show", path).stdout.splitlines() if "pytest" in line]
+    assert row.replace("│", " ").split()[:3] == ["–", "12.5", "s"]
 
 
 def test_validate_says_what_is_in_a_file_or_what_is_wrong_with_it(recording, tmp_path):
