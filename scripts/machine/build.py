@@ -36,7 +36,7 @@ def steps(cache: Cache) -> list[Step]:
     """Return the build's steps in order."""
     requirements, scripts = python.project(CHECKOUT / "pyproject.toml")
     root = stamp.digest("root", 2, SUITE, PACKAGES, _LEFT_OUT)
-    venv = stamp.digest("venv", 4, root, requirements, python.ALONE, scripts)
+    venv = stamp.digest("venv", 4, root, requirements, python.RUNTIMES, python.ALONE, scripts)
     found = [Step("the root file system", cache.root, root, lambda: make_root(cache, root))]
     for kernel in KERNELS.values():
         inputs = stamp.digest("kernel", 2, kernel.name, kernel.suites)

@@ -12,15 +12,18 @@ from urllib.parse import urlsplit
 
 from machine.errors import MachineError
 
-__all__ = ["ALONE", "DEFAULT_REQUIREMENTS", "handed_in", "pip_settings", "project", "venv_script"]
+__all__ = ["ALONE", "DEFAULT_REQUIREMENTS", "RUNTIMES", "handed_in", "pip_settings", "project", "venv_script"]
 
 DEFAULT_REQUIREMENTS = (
     "click", "rich", "psutil", "pyroute2", "docker", "asyncvarlink", "msgspec", "pytest", "hypothesis",
     "pytest-timeout",
 )  # fmt: skip
 
+RUNTIMES = ("inspect_ai==0.3.285",)
+"""Runtimes that tests run for real, with all that they need."""
+
 ALONE = ("mini-swe-agent==2.4.6",)
-"""Runtimes that tests run for real, without what they bring for models and data sets: that would be a gigabyte."""
+"""Others, without what they bring for models and data sets: that would be a gigabyte."""
 
 _KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "cert", "client-cert", "trusted-host", "proxy",
          "timeout", "default-timeout", "retries")  # fmt: skip
@@ -136,7 +139,7 @@ def venv_script(root: Path, half_built: Path, requirements: Sequence[str], setti
         f' PIP_CONFIG_FILE=/tmp/pip.conf PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 {passed} "$@"; }}',
         # The distribution's own bcc must be importable.
         "inside python3 -m venv --system-site-packages /opt/agentcg/venv",
-        f"inside /opt/agentcg/venv/bin/python -m pip install -q {' '.join(q(one) for one in requirements)}",
+        f"inside /opt/agentcg/venv/bin/python -m pip install -q {' '.join(q(one) for one in (*requirements, *RUNTIMES))}",
         f"inside /opt/agentcg/venv/bin/python -m pip install -q --no-deps {' '.join(q(one) for one in ALONE)}",
     ]
     return "\n".join(lines) + "\n"
