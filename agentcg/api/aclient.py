@@ -196,7 +196,7 @@ class AsyncCall(BegunCall):
     async def start(self, command: Sequence[str] | None = None, **options: Any) -> asyncio.subprocess.Process:
         """Start a process in the call; ``options`` are those of :func:`asyncio.create_subprocess_exec`."""
         joining, options = self._start(command, options)
-        process = await asyncio.create_subprocess_exec(*joining, **options)
+        self._process = process = await asyncio.create_subprocess_exec(*joining, **options)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + ENTRY_SEC
         while not self._entered(process.pid) and process.returncode is None and loop.time() < deadline:  # noqa: ASYNC110
@@ -206,8 +206,7 @@ class AsyncCall(BegunCall):
     async def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, negative for a signal."""
         process = await self.start(**options)
-        self._status = await process.wait()
-        return self._status
+        return await process.wait()
 
     async def amend(self, **intent: Any) -> types.Limits:
         """Change what the running call may use; returns the limits in force."""
@@ -217,7 +216,7 @@ class AsyncCall(BegunCall):
         return self.limits
 
     async def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
-        """Report the end. Without arguments, the status that :meth:`run` saw."""
+        """Report the end. Without arguments, that of the process last started in it, if it was waited for."""
         exit_code, signal = self._leave(exit_code, signal)
         reply = await self._client.invoke(wire.CallInterface, "End", call=self.name, exitCode=exit_code, signal=signal)
         self.verdict = reply["verdict"]

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncvarlink import FileDescriptorArray, VarlinkErrorReply, VarlinkInterface, VarlinkMethodReply, varlinksignature
 from asyncvarlink.conversion import ConversionError, FileDescriptorVarlinkType
@@ -30,6 +30,9 @@ from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.launcher import launcher_path
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
 
 __all__ = [
     "BegunCall",
@@ -349,7 +352,7 @@ class BegunCall:
         self.environment: dict[str, str] = reply["environment"]
         self.oom_score_adj: int = reply["oomScoreAdj"]
         self.verdict: types.Verdict | None = None
-        self._status: int | None = None
+        self._process: subprocess.Popen[Any] | Process | None = None
 
     def _start(self, command: Sequence[str] | None, options: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
         """Return what to execute to run ``command`` in the call, and with which options.
@@ -384,8 +387,9 @@ class BegunCall:
 
     def _leave(self, exit_code: int | None, signal: int | None) -> tuple[int | None, int | None]:
         """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""
-        if exit_code is None and signal is None and self._status is not None:
-            exit_code, signal = (self._status, None) if self._status >= 0 else (None, -self._status)
+        status = None if self._process is None else self._process.returncode
+        if exit_code is None and signal is None and status is not None:
+            exit_code, signal = (status, None) if status >= 0 else (None, -status)
         if self.procs >= 0:
             os.close(self.procs)
             self.procs = -1
@@ -412,7 +416,7 @@ class Call(BegunCall):
         It is in the call when this returns. Where the call is held or frozen, it goes on from there later.
         """
         joining, options = self._start(command, options)
-        process = subprocess.Popen(joining, **options)
+        self._process = process = subprocess.Popen(joining, **options)
         deadline = time.monotonic() + ENTRY_SEC
         while not self._entered(process.pid) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(ENTRY_LOOK_SEC)
@@ -421,8 +425,7 @@ class Call(BegunCall):
     def run(self, **options: Any) -> int:
         """Run the command to its end in the call and return its status, as :attr:`subprocess.Popen.returncode`."""
         with self.popen(**options) as process:
-            self._status = process.wait()
-        return self._status
+            return process.wait()
 
     def amend(self, **intent: Any) -> types.Limits:
         """Change what the running call may use; returns the limits in force."""
@@ -433,7 +436,7 @@ class Call(BegunCall):
         return self.limits
 
     def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:
-        """Report the end. Without arguments, the status that :meth:`run` saw."""
+        """Report the end. Without arguments, that of the process last started in it, if it was waited for."""
         exit_code, signal = self._leave(exit_code, signal)
         self.verdict = self._client.end(self.name, exit_code=exit_code, signal=signal)
         return self.verdict

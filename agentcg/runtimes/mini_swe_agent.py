@@ -112,7 +112,7 @@ class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
         )
         try:
             text, _ = process.communicate(timeout=timeout + STILL_SEC)
-            verdict = call.end(**_status(process.returncode))
+            verdict = call.end()
         except subprocess.TimeoutExpired:  # The daemon should have ended it long ago.
             verdict = call.end(signal=9)
             text, _ = process.communicate()
@@ -124,7 +124,3 @@ class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
             output["output"] = f"{text.rstrip()}\nagentcg: {verdict.advice}\n".lstrip()
         seen = {"call": call.name, "outcome": verdict.outcome, "memory_peak": verdict.usage.memoryPeak}
         return output | {"extra": {"agentcg": seen}}
-
-
-def _status(returncode: int) -> dict[str, int]:
-    return {"exit_code": returncode} if returncode >= 0 else {"signal": -returncode}
