@@ -130,13 +130,11 @@ def _launcher() -> str | None:
 
 
 def _require_program(name: str, options: Mapping[str, Any]) -> None:
-    """:raises FileNotFoundError: if ``name`` is not there to be executed with ``options``"""
-    if os.path.dirname(name):
-        found = os.path.exists(os.path.join(options.get("cwd") or "", name))
-    else:
-        found = shutil.which(name, path=options["env"].get("PATH")) is not None
-    if not found:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    """:raises OSError: what executing ``name`` with ``options`` would, if it is not there or no program"""
+    path = os.path.join(options.get("cwd") or "", name) if os.path.dirname(name) else name
+    if shutil.which(path, path=options["env"].get("PATH")) is None:
+        number = errno.EACCES if os.path.dirname(name) and os.path.exists(path) else errno.ENOENT
+        raise OSError(number, os.strerror(number), name)
 
 
 def declare(intent: Mapping[str, Any]) -> types.Intent | None:
@@ -360,7 +358,7 @@ class BegunCall:
         A call may be held or frozen, and whoever enters it then waits. So it is best entered by a small program of its
         own: a fork of ours would wait before its exec, and :class:`subprocess.Popen` for that.
 
-        :raises FileNotFoundError: if there is no such command
+        :raises OSError: if there is no such command, or it may not be executed
         """
         command = list(command or self.command)
         options = options | {"env": dict(options.get("env") or os.environ) | self.environment}

@@ -47,6 +47,25 @@ def test_a_session_as_the_documentation_has_it(daemon: Any, tmp_path: Path) -> N
     assert daemon.left() == []
 
 
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        ("no-such-command", FileNotFoundError),
+        ("/no/such/command", FileNotFoundError),
+        ("/etc/passwd", PermissionError),
+        ("./passwd", PermissionError),
+        ("/etc", PermissionError),
+    ],
+)
+def test_what_cannot_be_executed_is_the_error_that_it_is_without_a_call(daemon: Any, command: str, error: Any) -> None:
+    with daemon.client() as client, client.session("fix") as session, session.call([command]) as call:
+        with pytest.raises(error) as without:
+            subprocess.Popen([command], cwd="/etc")
+        with pytest.raises(error) as within:
+            call.popen(cwd="/etc")
+    assert str(within.value) == str(without.value)
+
+
 def test_the_same_for_asyncio(daemon: Any) -> None:
     async def run() -> None:
         async with await aconnect(daemon.socket) as client, await client.session("fix") as session:
