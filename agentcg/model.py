@@ -33,6 +33,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Verdict",
+    "cut_command",
     "validate_command",
     "validate_name",
 ]
@@ -83,6 +84,18 @@ def validate_command(place: str, argv: Sequence[str]) -> str:
     text = argv[0] if len(argv) == 1 else shlex.join(argv)
     text = text.encode("utf-8", "replace").decode()
     return text if len(text) <= COMMAND_MAX else text[: COMMAND_MAX - 1] + "…"
+
+
+def cut_command(argv: Sequence[str]) -> list[str]:
+    """Return the first words of ``argv``: :data:`COMMAND_MAX` characters, spaces counted, then an ellipsis."""
+    words: list[str] = []
+    left = COMMAND_MAX
+    for word in argv:
+        if len(word) > left:
+            return [*words, word[: max(left - 1, 0)] + "…"]
+        words.append(word)
+        left -= len(word) + 1
+    return words
 
 
 def _shown(text: str, limit: int = 80) -> str:

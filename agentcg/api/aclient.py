@@ -29,6 +29,7 @@ from asyncvarlink import (
 from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.api.client import ENTRY_LOOK_SEC, ENTRY_SEC, BegunCall, declare, default_socket, explain_error, unreachable
+from agentcg.model import cut_command
 
 __all__ = ["AsyncCall", "AsyncClient", "AsyncSession", "aconnect"]
 
@@ -111,7 +112,7 @@ class AsyncClient:
             session=session,
             id=id,
             tool=tool,
-            command=list(command),
+            command=cut_command(command),
             intent=declare(intent),
             hint=hint,
             leased=leased,

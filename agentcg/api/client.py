@@ -30,6 +30,7 @@ from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.launcher import launcher_path
+from agentcg.model import cut_command
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -260,7 +261,7 @@ class Client:
             session=session,
             id=id,
             tool=tool,
-            command=list(command),
+            command=cut_command(command),
             intent=declare(intent),
             hint=hint,
             leased=leased,

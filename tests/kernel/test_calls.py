@@ -66,6 +66,13 @@ def test_what_cannot_be_executed_is_the_error_that_it_is_without_a_call(daemon: 
     assert str(within.value) == str(without.value)
 
 
+def test_a_command_may_be_longer_than_a_message_to_the_daemon(daemon: Any) -> None:
+    command = ["printf", "%s", *["x" * 100_000] * 10]
+    with daemon.client() as client, client.session("fix") as session, session.call(command) as call:
+        assert len(call.popen(stdout=subprocess.PIPE).communicate(timeout=60)[0]) == 1_000_000
+        assert client.calls()[0].command.startswith("printf %s 'xxx")
+
+
 def test_the_same_for_asyncio(daemon: Any) -> None:
     async def run() -> None:
         async with await aconnect(daemon.socket) as client, await client.session("fix") as session:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentcg.errors import InvalidInput
-from agentcg.model import COMMAND_MAX, Budget, CallRef, Intent, SessionRef, validate_command, validate_name
+from agentcg.model import COMMAND_MAX, Budget, CallRef, Intent, SessionRef, cut_command, validate_command, validate_name
 
 
 @given(st.text(max_size=80))
@@ -56,6 +56,23 @@ def test_a_command_is_quoted_as_words_but_not_as_a_line():
     assert len(validate_command("command", ["x" * 10_000])) == COMMAND_MAX
     with pytest.raises(InvalidInput, match=r"^command\[1\]: holds a NUL byte"):
         validate_command("command", ["echo", "a\0b"])
+
+
+@pytest.mark.parametrize("command", [[], ["true"], ["sh", "-c", "x" * (COMMAND_MAX - 6)], ["x" * COMMAND_MAX]])
+def test_a_command_that_is_not_long_is_not_cut(command):
+    assert cut_command(command) == command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["x" * 10_000], ["sh", "-c", "x" * (COMMAND_MAX - 5)], ["printf", *["x" * 50] * 100], ["x" * COMMAND_MAX, "x"]],
+)
+def test_a_long_command_is_cut(command):
+    cut = cut_command(command)
+    assert COMMAND_MAX - 1 <= len(" ".join(cut)) <= COMMAND_MAX + 2
+    assert cut[:-1] == command[: len(cut) - 1]
+    assert cut[-1].endswith("…")
+    assert command[len(cut) - 1].startswith(cut[-1][:-1])
 
 
 @pytest.mark.parametrize(
