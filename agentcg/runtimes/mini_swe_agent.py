@@ -23,14 +23,10 @@ from minisweagent.environments.local import LocalEnvironment, LocalEnvironmentCo
 
 from agentcg.api.client import Call, Client, RemoteError, connect
 from agentcg.policy.hint import take_hint
+from agentcg.runtimes import RECONNECT_SEC, STILL_SEC, with_advice
 from agentcg.units import parse_size
 
 __all__ = ["AgentcgEnvironment", "AgentcgEnvironmentConfig"]
-
-RECONNECT_SEC = 10.0
-"""For how long a daemon that is started again is waited for."""
-STILL_SEC = 900.0
-"""For how long a call may stand still at most, on top of its own time."""
 
 
 class AgentcgEnvironmentConfig(LocalEnvironmentConfig):  # type: ignore[misc]
@@ -116,11 +112,9 @@ class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
         except subprocess.TimeoutExpired:  # The daemon should have ended it long ago.
             verdict = call.end(signal=9)
             text, _ = process.communicate()
-        output = {"output": text, "returncode": process.returncode, "exception_info": ""}
+        output = {"output": with_advice(text, verdict.advice), "returncode": process.returncode, "exception_info": ""}
         if verdict.outcome == "timed_out":
             late = subprocess.TimeoutExpired(call.command[-1], timeout)
             output |= {"returncode": -1, "exception_info": f"An error occurred while executing the command: {late}"}
-        if verdict.advice:
-            output["output"] = f"{text.rstrip()}\nagentcg: {verdict.advice}\n".lstrip()
         seen = {"call": call.name, "outcome": verdict.outcome, "memory_peak": verdict.usage.memoryPeak}
         return output | {"extra": {"agentcg": seen}}
