@@ -15,15 +15,16 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, get_args
 
 from agentcg.errors import InvalidInput
 from agentcg.model import CpuClass, Intent
+from agentcg.policy.shell import program_name
 from agentcg.units import parse_duration, parse_size
 
-__all__ = ["HINT_MAX", "parse_hint", "take_hint"]
+__all__ = ["HINT_MAX", "parse_hint", "take_hint", "take_shell_hint"]
 
 HINT_MAX = 256  # Characters.
 
@@ -32,6 +33,7 @@ _MEMORY = re.compile(r"[0-9]{1,20}[mg]", re.IGNORECASE | re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})?", re.ASCII)
 _AT_THE_HEAD = re.compile(r"\s*AGENT_RESOURCE_HINT=(\"[^\"\s]*\"|'[^'\s]*'|[^\s\"';&|]*)\s+(?=\S)")
 _WHOLE = re.compile(r"[0-9]{1,10}", re.ASCII)
+_SHELLS = {("sh", "-c"), ("bash", "-c"), ("bash", "-lc"), ("bash", "--login", "-c")}
 
 
 def take_hint(command: str) -> tuple[str | None, str]:
@@ -42,6 +44,19 @@ def take_hint(command: str) -> tuple[str | None, str]:
     """
     found = _AT_THE_HEAD.match(command)
     return (None, command) if found is None else (found[1].strip("\"'"), command[found.end() :])
+
+
+def take_shell_hint(command: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the hint that stands at the head of what a shell is given to run, and the command without it.
+
+    >>> take_shell_hint(["bash", "-c", "AGENT_RESOURCE_HINT=memory:2g pytest -x"])
+    ('memory:2g', ['bash', '-c', 'pytest -x'])
+    """
+    shell = command[:-1]
+    if not shell or (program_name(shell[0]), *shell[1:]) not in _SHELLS:
+        return None, list(command)
+    hint, text = take_hint(command[-1])
+    return hint, [*shell, text]
 
 
 def parse_hint(text: str, *, place: str = "AGENT_RESOURCE_HINT") -> Intent:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from agentcg.errors import InvalidInput
 from agentcg.model import Intent
-from agentcg.policy.hint import parse_hint, take_hint
+from agentcg.policy.hint import parse_hint, take_hint, take_shell_hint
 from agentcg.policy.intent import merge
 
 
@@ -91,3 +91,28 @@ def test_merge_is_field_by_field():
 )
 def test_a_hint_at_the_head_of_a_command_is_told_from_the_command(command, hint, rest):
     assert take_hint(command) == (hint, rest)
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [["sh", "-c"], ["bash", "-c"], ["bash", "-lc"], ["bash", "--login", "-c"], ["/bin/sh", "-c"]],
+)
+def test_a_hint_is_taken_from_what_a_shell_is_given_to_run(shell):
+    command = [*shell, "AGENT_RESOURCE_HINT=memory:2g pytest -x"]
+    assert take_shell_hint(command) == ("memory:2g", [*shell, "pytest -x"])
+    assert take_shell_hint([*shell, "pytest -x"]) == (None, [*shell, "pytest -x"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["AGENT_RESOURCE_HINT=memory:2g pytest"],
+        ["echo", "AGENT_RESOURCE_HINT=memory:2g pytest"],
+        ["bash", "AGENT_RESOURCE_HINT=memory:2g pytest"],
+        ["python3", "-c", "AGENT_RESOURCE_HINT=memory:2g pytest"],
+        ["sh", "-c", "true", "AGENT_RESOURCE_HINT=memory:2g pytest"],
+    ],
+)
+def test_other_commands_hold_no_hint(command):
+    assert take_shell_hint(command) == (None, command)
