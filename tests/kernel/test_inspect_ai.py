@@ -21,6 +21,8 @@ import agentcg
 EAT = "python3 -S -c \"x = bytearray(b'x') * (90 << 20); print('passed')\""
 CGROUPS = Path("/sys/fs/cgroup")
 
+pytestmark = pytest.mark.timeout(600)  # The runtime takes a minute to start where the machine is emulated.
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -321,18 +323,11 @@ def test_the_command_line_of_the_runtime_names_the_configuration_that_is_beside_
     daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTCG_SOCKET", daemon.socket)
-    (tmp_path / "task.py").write_text(TASK.replace("RESULT", f"{tmp_path}/result"))
-    (tmp_path / "agentcg.toml").write_text('memory = "200M"\n')
-    command = [
-        "inspect",
-        "eval",
-        f"{tmp_path}/task.py",
-        "--model",
-        "mockllm/model",
-        "--sandbox",
-        "agentcg:agentcg.toml",
-    ]
-    subprocess.run([*command, "--display", "none", "--log-dir", f"{tmp_path}/logs"], check=True, timeout=110)
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/task.py").write_text(TASK.replace("RESULT", f"{tmp_path}/result"))
+    (tmp_path / "tasks/agentcg.toml").write_text('memory = "200M"\n')
+    command = ["inspect", "eval", "tasks/task.py", "--model", "mockllm/model", "--sandbox", "agentcg:agentcg.toml"]
+    subprocess.run([*command, "--display", "none"], cwd=tmp_path, check=True, timeout=500)
     assert (tmp_path / "result").read_text() == f"{200 << 20}\n"
 
 
