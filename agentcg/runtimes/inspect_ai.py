@@ -22,7 +22,7 @@ import secrets
 import tempfile
 import tomllib
 from asyncio.subprocess import DEVNULL, PIPE
-from typing import Any
+from typing import Any, Literal, overload
 
 import anyio
 from inspect_ai.util import (
@@ -81,7 +81,7 @@ class _TimedOut(TimeoutError):
 
 
 @sandboxenv(name="agentcg")
-class AgentcgSandboxEnvironment(SandboxEnvironment):  # type: ignore[misc]
+class AgentcgSandboxEnvironment(SandboxEnvironment):
     """A directory, and the session whose calls are what is executed there."""
 
     def __init__(self, config: AgentcgConfig, client: AsyncClient, session: str) -> None:
@@ -198,6 +198,12 @@ class AgentcgSandboxEnvironment(SandboxEnvironment):  # type: ignore[misc]
         path = anyio.Path(self._directory.name, file)
         await path.parent.mkdir(parents=True, exist_ok=True)
         await path.write_bytes(contents.encode() if isinstance(contents, str) else contents)
+
+    @overload
+    async def read_file(self, file: str, text: Literal[True] = True) -> str: ...
+
+    @overload
+    async def read_file(self, file: str, text: Literal[False]) -> bytes: ...
 
     async def read_file(self, file: str, text: bool = True) -> str | bytes:
         """Read a file. :raises OutputLimitExceededError: if it is larger than the runtime's limit"""

@@ -29,7 +29,7 @@ from agentcg.units import parse_size
 __all__ = ["AgentcgEnvironment", "AgentcgEnvironmentConfig"]
 
 
-class AgentcgEnvironmentConfig(LocalEnvironmentConfig):  # type: ignore[misc]
+class AgentcgEnvironmentConfig(LocalEnvironmentConfig):
     """The local environment's settings, and ours."""
 
     session: str | None = None
@@ -42,7 +42,7 @@ class AgentcgEnvironmentConfig(LocalEnvironmentConfig):  # type: ignore[misc]
     """The daemon's; by default AGENTCG_SOCKET, or the system's."""
 
 
-class AgentcgEnvironment(LocalEnvironment):  # type: ignore[misc]
+class AgentcgEnvironment(LocalEnvironment):
     """Runs commands as calls of one session, which is closed with :meth:`close` or with this process.
 
     :raises RemoteError: if the daemon refuses the session or cannot be reached
