@@ -133,13 +133,14 @@ def venv_script(root: Path, half_built: Path, requirements: Sequence[str], setti
     passed = " ".join(
         q(f"{name}={os.environ[name]}") for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ
     )
+    pip = "/opt/agentcg/venv/bin/python -m pip"
     lines += [
         f"printf %s {q(config)} > {q(str(root))}/tmp/pip.conf",
         f"inside() {{ chroot {q(str(root))} env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LANG=C.UTF-8"
         f' PIP_CONFIG_FILE=/tmp/pip.conf PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 {passed} "$@"; }}',
         # The distribution's own bcc must be importable.
         "inside python3 -m venv --system-site-packages /opt/agentcg/venv",
-        f"inside /opt/agentcg/venv/bin/python -m pip install -q {' '.join(q(one) for one in (*requirements, *RUNTIMES))}",
-        f"inside /opt/agentcg/venv/bin/python -m pip install -q --no-deps {' '.join(q(one) for one in ALONE)}",
+        f"inside {pip} install -q {' '.join(q(one) for one in (*requirements, *RUNTIMES))}",
+        f"inside {pip} install -q --no-deps {' '.join(q(one) for one in ALONE)}",
     ]
     return "\n".join(lines) + "\n"
