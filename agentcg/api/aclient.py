@@ -92,7 +92,7 @@ class AsyncClient:
             leased=leased,
             agent=agent,
         )
-        return AsyncSession(self, reply["session"].session, reply.get("procs"))
+        return AsyncSession(self, reply["session"].session, reply["notes"], reply.get("procs"))
 
     async def call(
         self,
@@ -159,8 +159,8 @@ class AsyncClient:
 class AsyncSession:
     """An open session; a context manager that closes it."""
 
-    def __init__(self, client: AsyncClient, name: str, procs: int | None) -> None:
-        self.client, self.name, self.procs = client, name, procs
+    def __init__(self, client: AsyncClient, name: str, notes: list[str], procs: int | None) -> None:
+        self.client, self.name, self.notes, self.procs = client, name, notes, procs
 
     async def __aenter__(self) -> AsyncSession:
         return self

@@ -102,9 +102,9 @@ def test_only_root_is_passed_a_descriptor(daemon: Any) -> None:
     daemon (Linux commit 1756d7994ad8)."""
     with daemon.client() as client, client.session("a") as session:
         call = session.call(["true"])
-        assert call._procs >= 0
+        assert call.procs >= 0
         with pytest.raises(OSError, match="Bad file descriptor"):
-            os.read(call._procs, 1)
+            os.read(call.procs, 1)
         call.end()
 
 
@@ -112,7 +112,7 @@ def test_others_are_moved_by_the_daemon_and_move_nobody_else(daemon: Any, tools:
     def as_nobody() -> None:
         with Client(daemon.socket) as client, client.session("mine") as session:
             call = session.call(["sh", "-c", "cat /proc/self/cgroup; cat /proc/self/oom_score_adj"])
-            assert call._procs == -1
+            assert call.procs == -1
             ran = call.popen(stdout=subprocess.PIPE, text=True)
             out = ran.communicate(timeout=20)[0].split()
             assert out == [f"0::/{daemon.name}/shared/{session.name}/calls/{call.name.split('/')[2]}", "975"]
