@@ -28,6 +28,7 @@ __all__ = [
     "cgroup_of",
     "depth_of",
     "find_mounts",
+    "open_own_procs",
     "open_root",
 ]
 
@@ -81,6 +82,18 @@ def cgroup_of(pid: int | str = "self") -> str | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
+
+
+def open_own_procs() -> int:
+    """Return a write-only descriptor of the cgroup.procs that this process is in: what is written to it comes here.
+
+    :raises OSError: where this process may not write to it, or no cgroup v2 file system is mounted
+    """
+    mounts, path = find_mounts(Path("/proc/self/mountinfo").read_text()), cgroup_of()
+    if mounts.unified is None or path is None:
+        raise FileNotFoundError(errno.ENOENT, "no cgroup v2 file system is mounted here")
+    own = os.path.join(mounts.unified, os.path.relpath(path, mounts.unified_root), "cgroup.procs")
+    return os.open(own, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
 
 def depth_of(path: str) -> int:

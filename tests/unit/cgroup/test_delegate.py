@@ -155,3 +155,23 @@ def test_systemd_that_refuses_is_quoted(mounted, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(Unsupported, match=r"systemd refused .* Interactive authentication required") as caught:
         open_root()
     assert "--root" in caught.value.hint
+
+
+@pytest.mark.parametrize(("shown", "seen"), [("/", "/a/b"), ("/docker/x", "/docker/x/a/b")])
+def test_the_own_cgroup_is_found_below_what_the_mount_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: str, seen: str
+) -> None:
+    procs = tmp_path / "a/b/cgroup.procs"
+    procs.parent.mkdir(parents=True)
+    procs.touch()
+    monkeypatch.setattr(delegate, "find_mounts", lambda _: Mounts(str(tmp_path), shown, frozenset()))
+    monkeypatch.setattr(delegate, "cgroup_of", lambda: seen)
+    opened = delegate.open_own_procs()
+    assert os.readlink(f"/proc/self/fd/{opened}") == str(procs)
+    os.close(opened)
+
+
+def test_without_cgroup_v2_there_is_no_own_cgroup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delegate, "find_mounts", lambda _: Mounts(None, "/", frozenset()))
+    with pytest.raises(FileNotFoundError, match="no cgroup v2 file system"):
+        delegate.open_own_procs()
