@@ -21,6 +21,7 @@ _COMMANDS = {
     "exec": "Run one command as a tool call in an attached container.",
     "history": "Show past calls, and what calls that are alike came to.",
     "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
+    "mcp": "Run a server of the Model Context Protocol so that each of its tools/call is a call.",
     "policy": "Look at policies: what they say, whether they hold, what they would do.",
     "record": "Run an agent and record what its calls use.",
     "replay": "Replay recorded sessions.",
