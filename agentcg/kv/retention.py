@@ -42,7 +42,7 @@ class Retention:
     def __init__(self, policy: Policy, reload: Reload) -> None:
         self.policy = policy
         self.state = State(reload)
-        self._number = 0
+        self._number = self._sessions = 0
 
     def arrive(self, request: str, session: str, tokens: int, now: float) -> None:
         """A turn is asked for; ``tokens`` is what it needs in the cache in all."""
@@ -201,7 +201,8 @@ class Retention:
             if len(sessions) >= _SESSIONS:
                 idle = (each.name for each in sessions.values() if each.paused and not each.resident)
                 sessions.pop(next(idle, ""), None)
-            sessions[name] = Session(name, now)
+            self._sessions += 1
+            sessions[name] = Session(name, now, self._sessions)
         sessions.move_to_end(name)
         return sessions[name]
 

@@ -65,6 +65,8 @@ class Session:
     name: str
     arrived: float
     """When its first request came."""
+    number: int = 0
+    """In the order of arrival: of two that came at one time, one is still first."""
     running: set[str] = field(default_factory=set)
     """Its requests that are being served; several for an agent that branches."""
     waiting: set[str] = field(default_factory=set)

@@ -86,4 +86,4 @@ class ProgramLru(Lru):
     """The session that came first is served first, at every one of its turns."""
 
     def rank(self, state: State, request: Request, now: float) -> Order:
-        return (request.session.arrived,)
+        return (request.session.number,)

@@ -41,11 +41,11 @@ class Continuum(FixedTtl):
         return self.literal or request.started is not None
 
     def loss(self, state: State, session: Session, now: float) -> Order:
-        return (-session.arrived if self.protected(state, session, now) else session.used,)
+        return (-session.number if self.protected(state, session, now) else session.used,)
 
     def rank(self, state: State, request: Request, now: float) -> Order:
         pinned = self.protected(state, request.session, now)
-        return (not request.preempted, not pinned, request.session.arrived)
+        return (not request.preempted, not pinned, request.session.number)
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class ContinuumCode(FixedTtl):
         return (-session.deadline if self.protected(state, session, now) else session.used,)
 
     def rank(self, state: State, request: Request, now: float) -> Order:
-        return (not self.protected(state, request.session, now), request.session.arrived)
+        return (not self.protected(state, request.session, now), request.session.number)

@@ -21,10 +21,10 @@ class EvictLatest(ProgramLru):
         return True
 
     def may_take(self, state: State, request: Request, session: Session, now: float) -> bool:
-        return session.arrived > request.session.arrived
+        return session.number > request.session.number
 
     def loss(self, state: State, session: Session, now: float) -> Order:
-        return (-session.arrived,)
+        return (-session.number,)
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ class _Soft(ProgramLru):
 
     def may_take(self, state: State, request: Request, session: Session, now: float) -> bool:
         # One that runs would be put back otherwise. One that is back goes before those that came after it.
-        returning = request.session.turns > 0 and session.arrived > request.session.arrived
+        returning = request.session.turns > 0 and session.number > request.session.number
         return returning or request.started is not None
 
     def loss(self, state: State, session: Session, now: float) -> Order:
-        return (self.value(state, session, now), -session.arrived)
+        return (self.value(state, session, now), -session.number)
 
     def rank(self, state: State, request: Request, now: float) -> Order:
         # Whoever has most of its cache left needs little room and little work.
-        return (2 * request.session.resident < request.tokens, request.session.arrived)
+        return (2 * request.session.resident < request.tokens, request.session.number)
 
 
 @dataclass(frozen=True)
