@@ -76,7 +76,8 @@ class Ratio:
 
     ``difference``: the median of the paired differences, in the metric's unit, instead of the quotient of the medians.
     ``base``: how much of the way from ``to`` down to this arm was made: (to - of) / (to - base), of medians.
-    Without ``to``, it is the metric itself that has a goal, its ``summary`` over the rounds.
+    Without ``to``, it is the metric itself that has a goal, its ``summary`` over the rounds. With it, ``geometric`` and
+    ``max`` are the mean and the largest of the rounds' own quotients, for rounds that are not alike.
     """
 
     name: str
@@ -87,7 +88,7 @@ class Ratio:
     better: Literal["lower", "higher"] = "lower"
     difference: bool = False
     base: str = ""
-    summary: Literal["median", "mean", "max"] = "median"
+    summary: Literal["median", "mean", "max", "geometric"] = "median"
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -78,6 +78,8 @@ def _estimate(ratio: Ratio, arms: Sequence[Sequence[float | None]]) -> Estimate 
         return summary_of(of, ratio.summary)
     if ratio.base:
         return share_removed(of, *others)
+    if ratio.summary != "median":
+        return summary_of([one / other for one, other in zip(of, *others, strict=True)], ratio.summary)
     return median_difference(of, *others) if ratio.difference else median_quotient(of, *others)
 
 

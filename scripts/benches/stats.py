@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from statistics import mean, median
+from statistics import geometric_mean, mean, median
 from typing import Literal, NamedTuple
 
 __all__ = ["Estimate", "median_difference", "median_of", "median_quotient", "share_removed", "summary_of"]
@@ -28,9 +28,14 @@ def median_of(values: Sequence[float]) -> Estimate:
     return _estimate(len(values), lambda rounds: median([values[i] for i in rounds]))
 
 
-def summary_of(values: Sequence[float], summary: Literal["median", "mean", "max"]) -> Estimate:
+def summary_of(values: Sequence[float], summary: Literal["median", "mean", "max", "geometric"]) -> Estimate:
     """Return what ``summary`` says of ``values``. :raises ValueError: if there are none"""
-    statistics: dict[str, Callable[[Sequence[float]], float]] = {"median": median, "mean": mean, "max": max}
+    statistics: dict[str, Callable[[Sequence[float]], float]] = {
+        "median": median,
+        "mean": mean,
+        "max": max,
+        "geometric": geometric_mean,
+    }
     statistic = statistics[summary]
     return _estimate(len(values), lambda rounds: statistic([values[i] for i in rounds]))
 

@@ -39,9 +39,11 @@ A100_LLAMA_8B = StepCost(
     attention_sec=3.7e-9,
     read_sec=9.2e-8,
 )
-"""Llama 3.1 8B in 16 bits on an A100 80 GB, from data sheets and not fitted to a server. 16.06 GB of weights are read at
-80 % of 2.04 TB/s, and 3 ms go into launches; 16 GFLOP a token at 55 % of 312 TFLOP/s; attention with 524 kFLOP a pair of
-tokens at 45 %; 131072 bytes of cache a token at 70 % of the bandwidth."""
+"""Llama 3.1 8B in 16 bits on an A100 80 GB, from data sheets, not fitted to a server.
+
+16.06 GB of weights are read at 80 % of 2.04 TB/s, and 3 ms go into launches; 16 GFLOP a token at 55 % of 312 TFLOP/s;
+attention with 524 kFLOP a pair of tokens at 45 %; 131072 bytes of cache a token at 70 % of the bandwidth.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from agentcg.kv.simulation.cores import Cores, share_out
+
+
+def ends(cores: Cores[str]) -> dict[str, float]:
+    found = {}
+    while cores.next_end < math.inf:
+        at = cores.next_end
+        found |= dict.fromkeys(cores.advance(at), at)
+    return found
+
+
+def test_what_one_does_not_use_is_for_the_others() -> None:
+    assert share_out(4.0, [(1.0, 1.0), (10.0, 1.0), (10.0, 2.0)]) == [1.0, 1.0, 2.0]
+    assert share_out(4.0, [(0.5, 1.0), (10.0, 1.0), (10.0, 2.5)]) == [0.5, 1.0, 2.5]
+    assert share_out(4.0, [(1.0, 1.0), (2.0, 9.0)]) == [1.0, 2.0]
+
+
+@given(some.floats(0.1, 64), some.lists(some.tuples(some.floats(0.0, 9.0), some.floats(0.1, 9.0)), min_size=1))
+def test_nothing_is_given_twice_and_nothing_is_wasted(total: float, wants: list[tuple[float, float]]) -> None:
+    shares = share_out(total, wants)
+    assert all(share <= most for share, (most, _) in zip(shares, wants, strict=True))
+    assert sum(shares) == pytest.approx(min(total, sum(most for most, _ in wants)))
+
+
+def test_calls_that_find_a_cpu_take_their_time() -> None:
+    cores = Cores[str](2.0)
+    cores.begin("a", wall_sec=10.0, cpu_sec=10.0, weight=1.0, now=0.0)
+    cores.begin("b", wall_sec=4.0, cpu_sec=4.0, weight=9.0, now=1.0)
+    cores.begin("c", wall_sec=3.0, cpu_sec=0.0, weight=1.0, now=1.0)
+    assert ends(cores) == {"c": 4.0, "b": 5.0, "a": 10.0}
+
+
+def test_calls_that_need_more_than_there_is_go_on_by_their_weights() -> None:
+    cores = Cores[str](1.0)
+    cores.begin("a", 10.0, 10.0, weight=3.0, now=0.0)
+    cores.begin("b", 10.0, 10.0, weight=1.0, now=0.0)
+    assert ends(cores) == {"a": pytest.approx(40 / 3), "b": pytest.approx(20.0)}
+
+
+def test_a_call_uses_no_more_cpus_than_there_are() -> None:
+    cores = Cores[str](2.0)
+    cores.begin("a", 1.0, 8.0, 1.0, 0.0)
+    assert cores.wanted == 2.0
+    assert ends(cores) == {"a": 1.0}
