@@ -273,9 +273,9 @@ BENCH = Bench(
     name="kv",
     summary="which sessions' caches are kept: policies on simulated servers",
     parts=(
-        Part("low", partial(_arms, "low"), vm=None, quick_sec=8),
-        Part("knee", partial(_arms, "knee"), vm=None, quick_sec=15),
-        Part("overload", partial(_arms, "overload"), vm=None, quick_sec=15),
+        Part("low", partial(_arms, "low"), vm=None, quick_sec=8, full_sec=120),
+        Part("knee", partial(_arms, "knee"), vm=None, quick_sec=15, full_sec=200),
+        Part("overload", partial(_arms, "overload"), vm=None, quick_sec=15, full_sec=200),
         Part("capacity", _capacity_arms, vm=None, quick_sec=0, full_sec=150),
     ),
     units=UNITS,

@@ -55,25 +55,25 @@ class Cores(Generic[_Key]):
 
     def begin(self, key: _Key, wall_sec: float, cpu_sec: float, weight: float, now: float) -> None:
         """A call begins that takes ``wall_sec`` if it gets all the CPU it can use."""
-        self.advance(now)
+        self._pass(now)
         cpus = min(self.cpus, cpu_sec / wall_sec) if wall_sec else 0.0
         self._running[key] = _Running(wall_sec, cpus, weight)
         self._divide()
 
     def advance(self, now: float) -> list[_Key]:
         """Let time pass, up to ``next_end`` and no further; return the calls that have ended."""
-        passed = now - self._now
-        self._now = now
-        ended = []
-        for key, call in self._running.items():
-            call.left_sec -= passed * call.rate
-            if call.left_sec <= _ROUNDING_SEC:
-                ended.append(key)
+        self._pass(now)
+        ended = [key for key, call in self._running.items() if call.left_sec <= _ROUNDING_SEC]
+        for key in ended:
+            del self._running[key]
         if ended:
-            for key in ended:
-                del self._running[key]
             self._divide()
         return ended
+
+    def _pass(self, now: float) -> None:
+        for call in self._running.values():
+            call.left_sec -= (now - self._now) * call.rate
+        self._now = now
 
     def _divide(self) -> None:
         calls = list(self._running.values())

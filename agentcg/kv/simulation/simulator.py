@@ -190,7 +190,6 @@ class _Simulator:
                 self._retention.arrive(run.name, run.name, self._needed(run.turn), at)
             else:
                 self._batch.add(heappop(self._loading)[2])
-        self._cores.advance(until)
 
     def _let_in(self) -> bool:
         """Start whoever is next for as long as it fits; return whether nobody is left who waits."""

@@ -223,6 +223,15 @@ def test_result_has_medians_intervals_and_ratios_with_their_goals():
     assert (outcome["bench"], outcome["machine"], outcome["kernel"]) == ("b", "m", "k")
 
 
+def test_rounds_that_are_not_alike_are_compared_one_by_one():
+    outcome = report.result(
+        bench(Ratio("mean", "a", "b", summary="geometric"), Ratio("worst", "a", "b", summary="max", goal=2.0)),
+        [samples(a=[1.0, 40.0, None], b=[1.0, 10.0, 5.0])],
+    )
+    assert outcome["ratios"]["mean"]["value"] == 2.0
+    assert (outcome["ratios"]["worst"]["value"], outcome["ratios"]["worst"]["holds"]) == (4.0, False)
+
+
 def test_rounds_without_a_value_count_for_neither_side():
     outcome = report.result(
         bench(

@@ -49,3 +49,11 @@ def test_a_call_uses_no_more_cpus_than_there_are() -> None:
     cores.begin("a", 1.0, 8.0, 1.0, 0.0)
     assert cores.wanted == 2.0
     assert ends(cores) == {"a": 1.0}
+
+
+def test_calls_that_take_no_time_end_when_they_are_asked_for_and_not_before() -> None:
+    cores = Cores[str](2.0)
+    cores.begin("a", 0.0, 0.0, 1.0, 5.0)
+    cores.begin("b", 0.0, 0.0, 1.0, 5.0)
+    assert cores.next_end == 5.0
+    assert cores.advance(5.0) == ["a", "b"]

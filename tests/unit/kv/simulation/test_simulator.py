@@ -135,7 +135,7 @@ SCRIPTS = some.lists(scripts(), min_size=1, max_size=6)
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(drawn=SCRIPTS, tokens=some.sampled_from([40, 60, 10_000]), predicted=some.booleans())
 def test_nothing_is_lost(name: str, drawn: Sequence[Script], tokens: int, predicted: bool) -> None:
     sessions = arrivals(drawn, len(drawn), 0.5, seed=1)
@@ -150,7 +150,7 @@ def test_nothing_is_lost(name: str, drawn: Sequence[Script], tokens: int, predic
         assert outcome.prefilled_tokens >= outcome.ideal_tokens
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(script=scripts())
 def test_a_session_alone_takes_what_its_steps_and_calls_take(script: Script) -> None:
     outcome = simulate([Arrival(3.0, "a", script)], machine(100, cpus=math.inf), POLICIES["lru"]())
