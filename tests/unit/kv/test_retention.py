@@ -236,4 +236,13 @@ def test_order_is_by_rank_and_then_by_arrival(new_server) -> None:
     server = new_server(EvictLatest())
     early, late = server.ask("a", 1.0), server.ask("b", 1.0)
     again = server.ask("a", 1.0)
-    assert server.retention.order(2.0) == [early, late, again]
+    # Of two sessions that came at one time, one is still first.
+    assert server.retention.order(2.0) == [early, again, late]
+
+
+def test_of_sessions_that_came_at_one_time_the_later_one_can_be_taken_from(new_server) -> None:
+    server = new_server(EvictLatest())
+    server.turns(("a", 0.0, 5.0, 1000), ("b", 0.0, 5.0, 1000), ("c", 0.0, 9.0, 1000))
+    running, back = server.run("c", 9.0), server.ask("a", 9.0, 1500)
+    assert server.given_up(back, 500, 9.0) == [("b", 500)]
+    assert running in server.state.requests
