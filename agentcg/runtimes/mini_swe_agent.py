@@ -13,18 +13,16 @@ and time-out. A time-out ends all that the command has started, not its process 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
-import time
 from typing import Any
 
 from minisweagent.environments.local import LocalEnvironment, LocalEnvironmentConfig
 
-from agentcg.api.client import Call, Client, RemoteError, connect
+from agentcg.api.client import Call, RemoteError
 from agentcg.policy.hint import take_hint
-from agentcg.runtimes import RECONNECT_SEC, STILL_SEC, with_advice
-from agentcg.units import parse_size
+from agentcg.runtimes import STILL_SEC, with_advice
+from agentcg.runtimes.session import RuntimeSession, refusal
 
 __all__ = ["AgentcgEnvironment", "AgentcgEnvironmentConfig"]
 
@@ -50,18 +48,18 @@ class AgentcgEnvironment(LocalEnvironment):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(config_class=AgentcgEnvironmentConfig, **settings)
-        self._client = connect(self.config.socket)
-        memory = self.config.memory
-        budget: dict[str, Any] = {} if memory is None else {"memory_max": parse_size("environment.memory", memory)}
-        self.session = self._client.session(self.config.session, protected=self.config.protected, **budget).name
+        self._session = RuntimeSession(
+            self.config.session,
+            memory=self.config.memory,
+            protected=self.config.protected,
+            socket=self.config.socket,
+        )
+        self.session = self._session.name
         """The full name of its session."""
 
     def close(self) -> None:
         """Close the session. Safe to call twice."""
-        self._client.close()
-        # Of a daemon that was started since, that connection was not the lease, but this process is.
-        with contextlib.suppress(RemoteError), connect(self.config.socket) as client:
-            client.close_session(self.session)
+        self._session.close()
 
     def execute(self, action: dict[str, Any], cwd: str = "", *, timeout: int | None = None) -> dict[str, Any]:
         """Run ``action["command"]``; a hint may stand at its head. What is advised is added to its output.
@@ -69,31 +67,20 @@ class AgentcgEnvironment(LocalEnvironment):
         The verdict is in ``extra`` of the result. A request that is refused, for a hint that is none, say, is the
         output of a command that was not run (status 125). Time that the call stands still does not count.
 
-        :raises RemoteError: if the daemon cannot be reached for :data:`RECONNECT_SEC`
+        :raises RemoteError: if the daemon cannot be reached for 10 s
         """
         hint, command = take_hint(action.get("command", ""))
         timeout = timeout or self.config.timeout
         # On a connection of its own, which stands for the call.
-        with self._connect() as client:
+        with self._session.connect() as client:
             try:
                 given: dict[str, Any] = {"hint": hint, "duration_max_sec": float(timeout)}
                 call = client.call(["sh", "-c", command], session=self.session, tool="bash", **given)
             except RemoteError as error:
-                refusal = f"agentcg: {error.message}" + (f" ({error.hint})" if error.hint else "")
-                return {"output": refusal, "returncode": 125, "exception_info": ""}
+                return {"output": refusal(error), "returncode": 125, "exception_info": ""}
             output = self._run(call, cwd or self.config.cwd or os.getcwd(), timeout)
         self._check_finished(output)
         return output
-
-    def _connect(self) -> Client:
-        give_up = time.monotonic() + RECONNECT_SEC
-        while True:
-            try:
-                return connect(self.config.socket)
-            except RemoteError:
-                if time.monotonic() > give_up:
-                    raise
-                time.sleep(0.2)
 
     def _run(self, call: Call, cwd: str, timeout: int) -> dict[str, Any]:
         process = call.popen(

@@ -111,7 +111,7 @@ def test_a_hint_that_is_none_is_the_output_of_a_command_that_did_not_run(environ
 def test_a_daemon_that_is_started_again_is_waited_for(own_daemon: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from agentcg.runtimes.mini_swe_agent import AgentcgEnvironment
 
-    monkeypatch.setattr("agentcg.runtimes.mini_swe_agent.RECONNECT_SEC", 60.0)  # The machine is emulated.
+    monkeypatch.setattr("agentcg.runtimes.session.RECONNECT_SEC", 60.0)  # The machine is emulated.
     made = AgentcgEnvironment(socket=own_daemon.socket)
     assert made.execute({"command": "echo before"})["output"] == "before\n"
     own_daemon.signal(signal.SIGKILL)
