@@ -133,18 +133,8 @@ static int answer_error(void)
 /* In the child: have the daemon move this process, which it knows by the connection that this process makes. */
 static int ask_to_enter(void)
 {
-	enum varlink_result result;
-	int socket = varlink_connect(options.socket, options.timeout_msec);
-
-	if (socket < 0)
-		return -socket;
 	message_enter(&request, call);
-	result = varlink_call(socket, &request, now_msec() + options.timeout_msec, &reply);
-	varlink_close_descriptors(&reply, -1);
-	close(socket);
-	if (result != VARLINK_OK)
-		return result == VARLINK_TIMEOUT ? ETIMEDOUT : EPROTO;
-	return reply.error[0] ? EPERM : 0;
+	return varlink_ask(options.socket, &request, options.timeout_msec, &reply);
 }
 
 /* Take the call's name and the way into it from Begin's reply. Returns NULL, or what is wrong with the reply. */

@@ -181,6 +181,21 @@ enum varlink_result varlink_call(int fd, const struct message *message, int64_t 
 	return result;
 }
 
+int varlink_ask(const char *path, const struct message *message, int64_t timeout_msec, struct varlink_reply *reply)
+{
+	enum varlink_result result;
+	int fd = varlink_connect(path, timeout_msec);
+
+	if (fd < 0)
+		return -fd;
+	result = varlink_call(fd, message, now_msec() + timeout_msec, reply);
+	varlink_close_descriptors(reply, -1);
+	close(fd);
+	if (result != VARLINK_OK)
+		return result == VARLINK_TIMEOUT ? ETIMEDOUT : EPROTO;
+	return reply->error[0] ? EPERM : 0;
+}
+
 void varlink_close_descriptors(struct varlink_reply *reply, int keep)
 {
 	for (unsigned i = 0; i < reply->descriptor_count; i++)

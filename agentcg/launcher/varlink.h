@@ -39,6 +39,12 @@ int varlink_connect(const char *path, int64_t timeout_msec);
 enum varlink_result varlink_call(int fd, const struct message *message, int64_t deadline_msec,
 				 struct varlink_reply *reply);
 
+/*
+ * The same on a connection of its own, whose reply is of interest only if it is an error. Returns 0 or an error number:
+ * EPERM for an error reply.
+ */
+int varlink_ask(const char *path, const struct message *message, int64_t timeout_msec, struct varlink_reply *reply);
+
 /* Close the descriptors that came with `reply`, all but `keep`. */
 void varlink_close_descriptors(struct varlink_reply *reply, int keep);
 
