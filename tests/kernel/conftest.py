@@ -212,3 +212,38 @@ def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
 def own_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """Return a daemon of this test's own; its options are the fixture's parameter."""
     yield from _daemon(tmp_path, "agentcg-own", *getattr(request, "param", ()))
+
+
+@pytest.fixture(scope="session")
+def minisweagent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have mini-swe-agent say nothing, and keep its settings away from anybody's home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSWEA_SILENT_STARTUP", "1")
+        patch.setenv("MSWEA_GLOBAL_CONFIG_DIR", str(tmp_path_factory.mktemp("mswea")))
+        yield
+
+
+@pytest.fixture
+def agent(minisweagent: None, tmp_path: Path) -> Callable[[Any, Callable[[list[str]], str]], Any]:
+    """Return a function that makes mini-swe-agent's agent, whose model is a script.
+
+    The model's n-th command is what the script makes of all that it has read so far.
+    """
+    from minisweagent.agents.default import DefaultAgent
+    from minisweagent.models.test_models import DeterministicModel, make_output
+
+    def make(environment: Any, decide: Callable[[list[str]], str]) -> Any:
+        class Scripted(DeterministicModel):
+            def query(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
+                said = [str(message["content"]) for message in messages if message["role"] == "user"]
+                return make_output("next", [{"command": decide(said[1:])}], cost=0.0)
+
+        return DefaultAgent(
+            Scripted(outputs=[]),
+            environment,
+            system_template="You act.",
+            instance_template="{{task}}",
+            output_path=tmp_path / "trajectory.json",
+        )
+
+    return make

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +15,8 @@ import pytest
 EAT = "python3 -S -c \"x = bytearray(b'x') * (90 << 20); print('passed')\""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MSWEA_SILENT_STARTUP", "1")
-        patch.setenv("MSWEA_GLOBAL_CONFIG_DIR", str(tmp_path_factory.mktemp("mswea")))
-        yield
-
-
 @pytest.fixture
-def environment(daemon: Any) -> Iterator[Any]:
+def environment(daemon: Any, minisweagent: None) -> Iterator[Any]:
     """Return one made as the runtime makes it: from the name of its class."""
     from minisweagent.environments import get_environment
 
@@ -35,26 +26,7 @@ def environment(daemon: Any) -> Iterator[Any]:
     made.close()
 
 
-def agent(environment: Any, decide: Any, tmp_path: Path) -> Any:
-    """Return an agent whose model's n-th command is what ``decide`` makes of all that it has read so far."""
-    from minisweagent.agents.default import DefaultAgent
-    from minisweagent.models.test_models import DeterministicModel, make_output
-
-    class Scripted(DeterministicModel):
-        def query(self, messages: list[dict[str, Any]], **kwargs: Any) -> dict[str, Any]:
-            said = [str(message["content"]) for message in messages if message["role"] == "user"]
-            return make_output("next", [{"command": decide(said[1:])}], cost=0.0)
-
-    return DefaultAgent(
-        Scripted(outputs=[]),
-        environment,
-        system_template="You act.",
-        instance_template="{{task}}",
-        output_path=tmp_path / "trajectory.json",
-    )
-
-
-def test_the_model_reads_why_its_command_died_and_asks_for_what_is_advised(environment: Any, tmp_path: Path) -> None:
+def test_the_model_reads_why_its_command_died_and_asks_for_what_is_advised(environment: Any, agent: Any) -> None:
     def decide(said: list[str]) -> str:
         if not said:
             return f"AGENT_RESOURCE_HINT=memory:64m {EAT}"
@@ -65,18 +37,18 @@ def test_the_model_reads_why_its_command_died_and_asks_for_what_is_advised(envir
         assert "<returncode>0</returncode>" in said[1], said
         return "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT; echo done"
 
-    made = agent(environment, decide, tmp_path)
+    made = agent(environment, decide)
     assert made.run("make it pass") == {"exit_status": "Submitted", "submission": "done\n"}
     assert made.n_calls == 3
 
 
-def test_every_command_is_a_call_of_the_session(environment: Any, daemon: Any, tmp_path: Path) -> None:
+def test_every_command_is_a_call_of_the_session(environment: Any, daemon: Any, agent: Any) -> None:
     commands = ["cat /proc/self/cgroup", "(sleep 0.1; cat /proc/self/cgroup) | cat", "exit 3", "no-such-command"]
 
     def decide(said: list[str]) -> str:
         return (*commands, "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT")[len(said)]
 
-    made = agent(environment, decide, tmp_path)
+    made = agent(environment, decide)
     assert made.run("look around")["exit_status"] == "Submitted"
     said = [message["content"] for message in made.messages if message["role"] == "user"][1:]
     places = re.findall(r"0::\S+/shared/u0/mini/calls/(c-\w+)", "".join(said[:2]))
