@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small static C programs of the package: how they are compiled, and where they are."""
+"""The small C programs of the package: how they are compiled, and where they are."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from pathlib import Path
 
 from agentcg.errors import Unsupported
 
-__all__ = ["BIN", "FLAGS", "compile_program", "is_program", "program_path"]
+__all__ = ["BIN", "FLAGS", "SHARED_FLAGS", "compile_program", "is_program", "program_path"]
 
 BIN = Path(__file__).resolve().parent / "bin"
 """Where the package keeps them."""
 
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-static", "-s")
+_FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-s")
+FLAGS = (*_FLAGS, "-static")
 """How they are compiled. Static: they start in well under a millisecond, and run in any container."""
+SHARED_FLAGS = (*_FLAGS, "-shared", "-fPIC", "-fvisibility=hidden")
+"""How a shared object is compiled that another program loads. Hidden: none of its names meets one of that program's."""
 
 _BUILD_SEC = 120
 

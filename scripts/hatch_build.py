@@ -31,6 +31,7 @@ class NativeBuildHook(BuildHookInterface[BuilderConfig]):
             from agentcg.errors import Unsupported
             from agentcg.kernel import build_bpf
             from agentcg.replay import load
+            from agentcg.runtimes import bash_builtin
         finally:
             sys.path.remove(self.root)
         package = Path(self.root) / "agentcg"
@@ -39,7 +40,7 @@ class NativeBuildHook(BuildHookInterface[BuilderConfig]):
         except Unsupported as error:
             self.app.display_warning(f"the BPF programs are left out: {error}")
         try:
-            programs = [program.build(package / "bin") for program in (launcher, load, guard)]
+            programs = [program.build(package / "bin") for program in (launcher, load, guard, bash_builtin)]
         except Unsupported as error:
             self.app.display_warning(f"the C programs are left out: {error}")
             return

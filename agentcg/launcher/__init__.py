@@ -10,11 +10,11 @@ from pathlib import Path
 from agentcg.errors import Unsupported
 from agentcg.native import BIN, FLAGS, compile_program, is_program, program_path
 
-__all__ = ["NAME", "build", "launcher_path"]
+__all__ = ["NAME", "SOURCES", "build", "launcher_path"]
 
 NAME = "agentcg-exec"
 
-_SOURCES = Path(__file__).resolve().parent
+SOURCES = Path(__file__).resolve().parent
 
 
 def launcher_path() -> str:
@@ -35,4 +35,4 @@ def launcher_path() -> str:
 
 def build(target_dir: str | os.PathLike[str] = BIN, *, flags: Sequence[str] = FLAGS) -> Path:
     """Compile ``agentcg-exec`` into ``target_dir`` and return its path: see :func:`agentcg.native.compile_program`."""
-    return compile_program(NAME, sorted(_SOURCES.glob("*.c")), target_dir, flags=flags)
+    return compile_program(NAME, sorted(SOURCES.glob("*.c")), target_dir, flags=flags)

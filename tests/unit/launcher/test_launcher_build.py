@@ -18,7 +18,7 @@ def package(tmp_path, monkeypatch):
     """The package as if it were installed in an empty folder, with nothing on PATH."""
     folder = tmp_path / "agentcg" / "launcher"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(module, "_SOURCES", folder)
+    monkeypatch.setattr(module, "SOURCES", folder)
     monkeypatch.setattr(native, "BIN", folder.parent / "bin")
     monkeypatch.delenv("AGENTCG_EXEC", raising=False)
     monkeypatch.delenv("CC", raising=False)
