@@ -19,7 +19,7 @@ DEFAULT_REQUIREMENTS = (
     "pytest-timeout",
 )  # fmt: skip
 
-RUNTIMES = ("inspect_ai==0.3.285", "mcp==2.3.0")
+RUNTIMES = ("inspect_ai==0.3.285", "mcp==2.3.0", "swe-rex==1.4.0", "aiohttp")
 """Runtimes that tests run for real, with all that they need."""
 
 ALONE = ("mini-swe-agent==2.4.6",)
