@@ -50,7 +50,7 @@ __all__ = ["AgentcgDeployment", "AgentcgRuntime", "AgentcgSession", "main"]
 LOADING_SEC = 30.0
 
 
-class AgentcgSession(BashSession):  # type: ignore[misc]
+class AgentcgSession(BashSession):
     """A bash whose commands are calls. What is advised is at the end of their output."""
 
     def __init__(self, request: CreateBashSessionRequest, session: RuntimeSession, *, logger: logging.Logger) -> None:
@@ -122,7 +122,7 @@ class AgentcgSession(BashSession):  # type: ignore[misc]
             self._calls.loaded(self.shell.pid, (await super().run(loading)).output)
 
 
-class AgentcgRuntime(LocalRuntime):  # type: ignore[misc]
+class AgentcgRuntime(LocalRuntime):
     """Runs commands as calls of one session, which is open from the first command to :meth:`close`.
 
     :param session: the session's name; by default one is made up
@@ -187,7 +187,7 @@ class AgentcgRuntime(LocalRuntime):  # type: ignore[misc]
         return response
 
 
-class AgentcgDeployment(LocalDeployment):  # type: ignore[misc]
+class AgentcgDeployment(LocalDeployment):
     """Deploys an :class:`AgentcgRuntime`; ``settings`` are those of that."""
 
     def __init__(self, *, logger: logging.Logger | None = None, **settings: Any) -> None:
