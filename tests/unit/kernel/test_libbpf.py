@@ -13,13 +13,9 @@ from agentcg.kernel import build_bpf, mem
 from agentcg.kernel.libbpf import BpfError, Object, library, require
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    try:
-        library()
-        return build_bpf.build(target=tmp_path_factory.mktemp("bpf"))[0]
-    except Unsupported as error:
-        pytest.skip(str(error))
+@pytest.fixture
+def compiled(compiled_objects):
+    return compiled_objects["agentcg_mem"]
 
 
 def test_a_missing_library_is_named_with_the_package_that_has_it():

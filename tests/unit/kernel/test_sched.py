@@ -10,22 +10,14 @@ import pytest
 
 from agentcg.errors import Unsupported
 from agentcg.kernel import build_bpf, sched, sched_abi, sched_check
-from agentcg.kernel.libbpf import Object, library
+from agentcg.kernel.libbpf import Object
 
 SOURCES = Path(build_bpf.__file__).parents[2] / "bpf"
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    try:
-        library()
-        return next(
-            path
-            for path in build_bpf.build(target=tmp_path_factory.mktemp("bpf"))
-            if path.name.startswith("agentcg_sched")
-        )
-    except Unsupported as error:
-        pytest.skip(str(error))
+@pytest.fixture
+def compiled(compiled_objects):
+    return compiled_objects["agentcg_sched"]
 
 
 @pytest.fixture
