@@ -34,7 +34,8 @@ V = TypeVar("V")
 
 # linux/bpf.h
 _ANY, _NOEXIST = 0, 1  # BPF_ANY, BPF_NOEXIST
-_PER_CPU = (5, 6, 10)  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
+_ALLOW_MULTI = 2  # BPF_F_ALLOW_MULTI
+_PER_CPU = (5, 6, 10, 21)  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH, _PERCPU_CGROUP_STORAGE
 _NO_VALUES = (26, 27)  # BPF_MAP_TYPE_STRUCT_OPS, _RINGBUF
 
 
@@ -88,6 +89,19 @@ class Program:
         doing = f"attaching {self.name} to {self.section}"
         return Link(library().call(doing, "bpf_program__attach", self._pointer), self.name)
 
+    def attach_cgroup(self, directory: int) -> None:
+        """Attach it to a cgroup, beside other programs, until that is gone: the attachment outlives this process."""
+        self._cgroup("attaching", "bpf_prog_attach", directory, _ALLOW_MULTI)
+
+    def detach_cgroup(self, directory: int) -> None:
+        """Undo :meth:`attach_cgroup`."""
+        self._cgroup("detaching", "bpf_prog_detach2", directory)
+
+    def _cgroup(self, doing: str, function: str, directory: int, *flags: int) -> None:
+        calls = library().calls
+        fd, kind = calls.bpf_program__fd(self._pointer), calls.bpf_program__expected_attach_type(self._pointer)
+        library().call(f"{doing} {self.name} as {self.section}", function, fd, directory, kind, *flags)
+
 
 class Map(Generic[V]):
     """A map. Keys are ints of its key's width; values are of the ctypes type that :meth:`Object.map` was given."""
@@ -101,6 +115,7 @@ class Map(Generic[V]):
         size = calls.bpf_map__value_size(pointer)
         if size != ctypes.sizeof(self._value) and calls.bpf_map__type(pointer) not in _NO_VALUES:
             raise BpfError(f"map {self.name} holds values of {size} bytes, not of {ctypes.sizeof(self._value)}")
+        self.value_size = size
         # The kernel copies each CPU's value at a multiple of 8 bytes.
         self._stride = -(-size // 8) * 8
         self._cpus = library().call("counting CPUs", "libbpf_num_possible_cpus") if self.per_cpu else 1
@@ -114,9 +129,9 @@ class Map(Generic[V]):
         """Size it, before the object is loaded; a ring buffer in bytes: a power of two, at least a page."""
         library().call(f"sizing map {self.name}", "bpf_map__set_max_entries", self._pointer, entries)
 
-    def reuse(self, other: Map[Any]) -> None:
-        """Be the same map as ``other``, which is loaded and of the same kind, before the object is loaded."""
-        library().call(f"using {other.name} as map {self.name}", "bpf_map__reuse_fd", self._pointer, other.fd)
+    def reuse(self, fd: int) -> None:
+        """Be the map of descriptor ``fd``, which is of the same kind, before the object is loaded."""
+        library().call(f"using a map that is there as {self.name}", "bpf_map__reuse_fd", self._pointer, fd)
 
     def attach_struct_ops(self) -> Link:
         """Register a struct_ops map with the kernel. :raises Unsupported: where libbpf is too old"""

@@ -49,6 +49,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_object__next_program": (c_void_p, (c_void_p, c_void_p)),
     "bpf_object__open_mem": (c_void_p, (c_char_p, c_size_t, POINTER(ObjectOptions))),
     "bpf_program__attach": (c_void_p, (c_void_p,)),
+    "bpf_program__expected_attach_type": (c_int, (c_void_p,)),
+    "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__section_name": (c_char_p, (c_void_p,)),
     "bpf_program__set_autoload": (c_int, (c_void_p, c_bool)),
@@ -67,6 +69,12 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, c_uint64)),
     "bpf_map_delete_elem": (c_int, (c_int, c_void_p)),
     "bpf_map_get_next_key": (c_int, (c_int, c_void_p, c_void_p)),
+    "bpf_map_get_fd_by_id": (c_int, (c_uint32,)),
+    "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, c_void_p)),
+    "bpf_prog_attach": (c_int, (c_int, c_int, c_int, c_uint32)),
+    "bpf_prog_detach2": (c_int, (c_int, c_int, c_int)),
+    "bpf_prog_get_fd_by_id": (c_int, (c_uint32,)),
+    "bpf_prog_query": (c_int, (c_int, c_int, c_uint32, c_void_p, c_void_p, c_void_p)),
     "bpf_link__destroy": (c_int, (c_void_p,)),
     "bpf_link__pin": (c_int, (c_void_p, c_char_p)),
     "ring_buffer__consume": (c_int, (c_void_p,)),
@@ -150,7 +158,8 @@ class _Library:
 
 
 def _hint(number: int) -> str:
-    return "run as root, or with CAP_BPF and CAP_PERFMON" if number in (errno.EPERM, errno.EACCES) else ""
+    fix = "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    return fix if number in (errno.EPERM, errno.EACCES) else ""
 
 
 _libraries: dict[str, _Library] = {}

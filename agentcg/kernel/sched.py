@@ -92,7 +92,7 @@ class Scheduler:
             self._object.configure(Config, **config | settings)
             self._holds: Map[c_uint64] = self._object.map("holds", c_uint64)
             if holds is not None:
-                self._holds.reuse(holds)
+                self._holds.reuse(holds.fd)
             self._object.load()
             self._calls: Map[RawCall] = self._object.map("calls", RawCall)
             self._flows: Map[RawFlow] = self._object.map("flows", RawFlow)
