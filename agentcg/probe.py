@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this host can enforce, rung by rung, found by looking and trying and never by a version number.
 
-The rungs: *observe* (read usage), *cgroup* (limit, freeze, kill), *events* (BPF tracing of the memory paths),
-*scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller).
+The rungs: *observe* (read usage), *cgroup* (limit, freeze, kill), *network* (BPF on a call's sockets), *events* (BPF
+tracing of the memory paths), *scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
 from agentcg.cgroup.node import Inner
 from agentcg.control.guard import guard_path
 from agentcg.errors import Unsupported
-from agentcg.kernel import mem, memcg_ops, sched
+from agentcg.kernel import mem, memcg_ops, net, sched
 from agentcg.kernel.libbpf import LIBBPF, STRUCT_OPS, TRACING, require
+from agentcg.kernel.links import ways_out
 from agentcg.kernel.oomd import HOOKS, hook_timeout, systemd_runs
 
 __all__ = ["Check", "Rung", "probe"]
@@ -71,6 +72,7 @@ def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF, sched_e
             True,
             [_mounted(mounts), *_cgroup(mounts), _guard(), _prekill()],
         ),
+        Rung("network", "what a call may send, where it or the policy says so", True, _network(mounts, libbpf)),
         Rung(
             "events",
             "with --events: who charges, stalls and is killed, in microseconds",
@@ -148,11 +150,38 @@ def _tracing(types: _BtfNames, proc: str, libbpf: str) -> list[Check]:
     ]
 
 
+def _network(mounts: Mounts, libbpf: str) -> list[Check]:
+    checks = [
+        _mounted(mounts),
+        _try("libbpf", lambda: require(TRACING, "programs of cgroups", name=libbpf)),
+        _try("BPF programs", lambda: net.check_object().name),
+    ]
+    if all(check.holds for check in checks):
+        checks.append(_try("loading them", _load_network))
+    return [*checks, _pacing()]
+
+
+def _load_network() -> str:
+    net.NetworkPrograms().close()
+    return "works"
+
+
+def _pacing() -> Check:
+    try:
+        ways = ways_out()
+    except Unsupported as error:
+        return Check("pacing by fq", False, error.message, needed=False)
+    found = ", ".join(f"{name}: {' and '.join(sorted(kinds))}" for name, kinds in sorted(ways.items()))
+    fixes = [f"tc qdisc replace dev {name} root fq" for name, kinds in sorted(ways.items()) if kinds != {"fq"}]
+    fix = f"{fixes[0]}: what is above a rate waits then, and is not dropped" if fixes else ""
+    return Check("pacing by fq", not fixes, found or "no default route", fix, needed=False)
+
+
 def _try(name: str, attempt: Callable[[], str], *, needed: bool = True) -> Check:
     try:
         return Check(name, True, attempt(), needed=needed)
     except Unsupported as error:
-        return Check(name, False, error.message, error.hint, needed)
+        return Check(name, False, error.message.partition("\n")[0], error.hint, needed)
 
 
 def _guard() -> Check:

@@ -95,6 +95,28 @@ def test_a_kernel_without_type_information_says_so(host):
     assert "CONFIG_DEBUG_INFO_BTF" in checks(ladder["events"])["BTF"].fix
 
 
+def test_without_libbpf_nothing_limits_the_network_and_nothing_is_tried(host):
+    rung = host(mounts=UNIFIED)["network"]
+    assert not rung.holds
+    assert "libbpf1" in checks(rung)["libbpf"].fix
+    assert "loading them" not in checks(rung)
+
+
+@pytest.mark.parametrize(
+    ("ways", "holds", "found"),
+    [
+        ({"eth1": {"fq"}, "eth0": {"fq"}}, True, "eth0: fq, eth1: fq"),
+        ({"eth1": {"fq", "htb"}, "eth0": {"fq"}}, False, "eth0: fq, eth1: fq and htb"),
+        ({}, True, "no default route"),
+    ],
+)
+def test_what_paces_is_fq_on_every_way_out_of_the_host(host, monkeypatch, ways, holds, found):
+    monkeypatch.setattr(module, "ways_out", lambda: ways)
+    check = checks(host(mounts=UNIFIED)["network"])["pacing by fq"]
+    assert (check.holds, check.found, check.needed) == (holds, found, False)
+    assert check.fix.startswith("" if holds else "tc qdisc replace dev eth1 root fq: ")
+
+
 @pytest.fixture
 def sched_ext(host, tmp_path, monkeypatch):
     """A host whose kernel has sched_ext, in a state that the test says; ``policies`` are those that were tried."""
