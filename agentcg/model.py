@@ -154,6 +154,8 @@ class Intent:
     io_class: CpuClass | None = None
     duration_expected_sec: float | None = None
     duration_max_sec: float | None = None
+    network_rate: int | None = None
+    """Bytes per second that it may send; 0: it uses none of the network but loopback."""
     priority: int | None = None
     """0 to 100; 50 is ordinary. A higher one gets more CPU and I/O and is the last to be ended."""
 
@@ -166,6 +168,7 @@ class Intent:
         _in_range(place, "cpuCores", self.cpu_cores, 0.01, 8192)
         _in_range(place, "durationExpectedSec", self.duration_expected_sec, 0, 31_536_000)
         _in_range(place, "durationMaxSec", self.duration_max_sec, 0.001, 31_536_000)
+        _in_range(place, "networkRate", self.network_rate, 0, MAX_BYTES)
         _in_range(place, "priority", self.priority, 0, 100)
         for name, value in (("cpuClass", self.cpu_class), ("ioClass", self.io_class)):
             if value is not None and value not in get_args(CpuClass):
@@ -228,6 +231,8 @@ class Limits:
     io_weight: int = 100
     duration_max_sec: float | None = None
     """Wall time after which the daemon ends the call."""
+    network_rate: int | None = None
+    """Bytes per second that it may send over anything but loopback; 0: nothing, and nothing is received either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +263,13 @@ class Usage:
     io_written_bytes: int | None = None
     frozen_sec: float | None = None
     """Stopped by agentcg so that others could go on; part of the duration, not of its limit."""
+    network_sent_bytes: int | None = None
+    """In IP packets over anything but loopback; counted, like the next three, while the call has a network_rate."""
+    network_received_bytes: int | None = None
+    network_dropped_packets: int | None = None
+    """Sent above the rate; or sent to the call, if that is 0."""
+    network_refused: int | None = None
+    """Connections, datagrams and packets that were refused because the rate is 0."""
 
 
 @dataclass(frozen=True, slots=True)

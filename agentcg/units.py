@@ -6,7 +6,7 @@ import re
 from agentcg.errors import InvalidInput
 from agentcg.model import MAX_BYTES
 
-__all__ = ["format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = ["format_duration", "format_rate", "format_size", "parse_duration", "parse_rate", "parse_size"]
 
 _SIZE = re.compile(r"([0-9]{1,20})(?:([KMGT])(?:iB)?|B)?", re.IGNORECASE | re.ASCII)
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h)?", re.ASCII)
@@ -41,6 +41,20 @@ def parse_duration(place: str, text: str) -> float:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def parse_rate(place: str, text: str) -> int:
+    """Read what may be sent, in bytes per second: ``none``, which is 0, or a size.
+
+    :raises InvalidInput: for anything else
+    """
+    if text == "none":
+        return 0
+    try:
+        return parse_size(place, text)
+    except InvalidInput as error:
+        hint = "write none, or bytes per second: 512K, 10M"
+        raise InvalidInput(place, f"{text[:80]!r} is not a rate", hint=hint) from error
+
+
 def format_size(size: float | None) -> str:
     """Return a size for people: ``1.6 GiB``, ``512 MiB``; ``unlimited`` for None."""
     if size is None:
@@ -52,6 +66,13 @@ def format_size(size: float | None) -> str:
         value, unit = value / 1024, larger
     text = f"{value:.0f}" if value >= 100 or (value == int(value) and unit in ("B", "KiB")) else f"{value:.1f}"
     return f"{text} {unit}"
+
+
+def format_rate(rate: float | None) -> str:
+    """Return what may be sent for people: ``10.0 MiB/s``; ``none`` for 0, ``unlimited`` for None."""
+    if rate == 0:
+        return "none"
+    return format_size(rate) if rate is None else f"{format_size(rate)}/s"
 
 
 def format_duration(seconds: float | None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agentcg.model import Limits, Outcome, ToolCall, Usage, Verdict
+from agentcg.model import Intent, Limits, Outcome, ToolCall, Usage, Verdict
 from agentcg.units import format_duration, format_size
 
 __all__ = ["Ending", "advise", "judge", "one_line"]
@@ -54,7 +54,7 @@ def judge(call: ToolCall, usage: Usage, ending: Ending) -> Verdict:
         reason=ending.reason,
         throttled=throttled,
     )
-    return replace(verdict, advice=advise(verdict))
+    return replace(verdict, advice=advise(verdict, call.intent))
 
 
 def _outcome(usage: Usage, ending: Ending) -> Outcome:
@@ -79,8 +79,11 @@ def _throttled(usage: Usage) -> bool:
     return held >= NOTICEABLE_STALL_SEC and held >= NOTICEABLE_STALL_SHARE * usage.duration_sec
 
 
-def advise(verdict: Verdict) -> str:
-    """Return one or two plain sentences on ``verdict`` for the agent, or an empty string."""
+def advise(verdict: Verdict, intent: Intent) -> str:
+    """Return one or two plain sentences on ``verdict`` for the agent, or an empty string.
+
+    :param intent: what the call declared
+    """
     usage, limits = verdict.usage, verdict.limits
     shown = one_line(verdict.command or verdict.tool or "the call", 60)
     name = "`" + shown.replace("`", "'") + "`"
@@ -107,6 +110,11 @@ def advise(verdict: Verdict) -> str:
             )
         case "killed":
             return f"{name} was ended: {verdict.reason}."
+        case "exit_status" | "signal" if usage.network_refused:
+            refused = f"{name} tried to use the network and was refused {usage.network_refused} times"
+            if intent.network_rate == 0:
+                return f"{refused}: it had declared that it would not. Do without, or declare nothing of the kind."
+            return f"{refused}: the policy allows none to class {verdict.call_class!r}. Do without."
     if usage.pids_limit_events:
         return f"{name} was refused new processes {usage.pids_limit_events} times at its limit of {limits.pids_max}."
     if verdict.throttled:

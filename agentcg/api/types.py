@@ -31,6 +31,7 @@ class Intent:
     ioClass: CpuClass | None = None
     durationExpectedSec: float | None = None
     durationMaxSec: float | None = None
+    networkRate: int | None = None
     priority: int | None = None
 
 
@@ -55,6 +56,7 @@ class Limits:
     pidsMax: int | None = None
     cpuCores: float | None = None
     durationMaxSec: float | None = None
+    networkRate: int | None = None
 
 
 @dataclass
@@ -77,6 +79,10 @@ class Usage:
     ioReadBytes: int | None = None
     ioWrittenBytes: int | None = None
     frozenSec: float | None = None
+    networkSentBytes: int | None = None
+    networkReceivedBytes: int | None = None
+    networkDroppedPackets: int | None = None
+    networkRefused: int | None = None
 
 
 @dataclass

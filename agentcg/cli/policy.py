@@ -21,7 +21,7 @@ from agentcg.policy.hint import parse_hint
 from agentcg.policy.load import find, load, presets
 from agentcg.policy.match import classify
 from agentcg.policy.schema import DEFAULT_CLASS
-from agentcg.units import format_duration, format_size, parse_size
+from agentcg.units import format_duration, format_rate, format_size, parse_size
 
 __all__ = ["policy"]
 
@@ -130,6 +130,8 @@ def _people(field: str, value: Any) -> str:
         return "none" if field == "memory_low" else "unlimited"
     if field.startswith(("memory", "swap")):
         return format_size(value)
+    if field == "network_rate":
+        return format_rate(value)
     return format_duration(value) if field == "duration_max_sec" else f"{value:.10g}"
 
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from agentcg.launcher import launcher_path
-from agentcg.units import parse_duration, parse_size
+from agentcg.units import parse_duration, parse_rate, parse_size
 
 __all__ = ["run"]
 
@@ -26,6 +26,7 @@ _CLASSES = click.Choice(["interactive", "normal", "batch"])
 @click.option("--io", type=_CLASSES, help="How soon it needs the disk.")
 @click.option("--pids", type=int, help="How many processes and threads it may have.")
 @click.option("--time", "duration", metavar="DURATION", help="How long it may take, such as 90s or 10m.")
+@click.option("--network", metavar="RATE", help="Bytes per second that it may send, such as 10M; none: only loopback.")
 @click.option("--priority", type=int, help="0 to 100; a higher one is the last to be ended. Ordinary is 50.")
 @click.option("--session", help="The session that the call belongs to. [AGENTCG_SESSION]")
 @click.option("--tool", help="The name of the tool that the agent called.")
@@ -47,6 +48,7 @@ def run(
     io: str | None,
     pids: int | None,
     duration: str | None,
+    network: str | None,
     priority: int | None,
     session: str | None,
     tool: str | None,
@@ -73,6 +75,7 @@ def run(
         "ioClass": io,
         "pidsMax": pids,
         "durationMaxSec": None if duration is None else parse_duration("--time", duration),
+        "networkRate": None if network is None else parse_rate("--network", network),
         "priority": priority,
     }
     given = {key: value for key, value in intent.items() if value is not None}

@@ -17,7 +17,7 @@ from agentcg.policy.budget import PAGE
 from agentcg.policy.intent import merge
 from agentcg.policy.match import classify
 from agentcg.policy.schema import LIMIT_FLOOR, CallClass, Policy
-from agentcg.units import format_duration, format_size
+from agentcg.units import format_duration, format_rate, format_size
 
 __all__ = ["Decision", "decide"]
 
@@ -80,6 +80,7 @@ def decide(
         "cpu_cores": _cpu_cores(case),
         "io_weight": _weight(case, "io_class", case.call_class.io),
         "duration_max_sec": _duration_max(case),
+        "network_rate": _network_rate(case),
     }
     return Decision(
         call_class=name,
@@ -238,6 +239,12 @@ def _duration_max(case: _Case) -> _Choice:
     choice = _declared_or(case, "duration_max_sec", call_class.duration_max)
     ceiling = call_class.duration_cap if call_class.duration_cap is not None else call_class.duration_max
     return _limited("time", choice, case.asked.duration_max_sec, ((ceiling, case.by_class),), format_duration)
+
+
+def _network_rate(case: _Case) -> _Choice:
+    choice = _declared_or(case, "network_rate", case.call_class.network)
+    ceilings = ((case.call_class.network, case.by_class),)
+    return _limited("network", choice, case.asked.network_rate, ceilings, format_rate)
 
 
 def _declared_or(case: _Case, field: str, default: float | None) -> _Choice:

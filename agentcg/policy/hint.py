@@ -9,6 +9,7 @@
 | ``cores`` | a decimal number: ``1.5`` | cpu_cores |
 | ``pids`` | a whole number | pids_max |
 | ``time`` | a duration: ``90s``, ``10m`` | duration_max_sec |
+| ``net`` | ``none``, or bytes per second: ``512k``, ``10m`` | network_rate |
 | ``priority`` | 0 to 100 | priority |
 
 ``memory:high`` leaves memory_max undeclared, so history and the policy's class decide, within the session's budget.
@@ -22,7 +23,7 @@ from typing import Any, get_args
 from agentcg.errors import InvalidInput
 from agentcg.model import CpuClass, Intent
 from agentcg.policy.shell import program_name
-from agentcg.units import parse_duration, parse_size
+from agentcg.units import parse_duration, parse_rate, parse_size
 
 __all__ = ["HINT_MAX", "parse_hint", "take_hint", "take_shell_hint"]
 
@@ -133,5 +134,6 @@ _KEYS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "cores": ("cpu_cores", _cores),
     "pids": ("pids_max", _whole("a number of processes", 1, 4_194_304)),
     "time": ("duration_max_sec", _duration),
+    "net": ("network_rate", parse_rate),
     "priority": ("priority", _whole("a priority", 0, 100)),
 }

@@ -10,7 +10,7 @@ from agentcg.errors import InvalidInput
 from agentcg.model import CpuClass
 from agentcg.policy.schema import LIMIT_FLOOR, Background, Share
 from agentcg.policy.shell import program_name
-from agentcg.units import format_size, parse_duration, parse_size
+from agentcg.units import format_size, parse_duration, parse_rate, parse_size
 
 __all__ = ["BUDGET_KEYS", "CLASS_KEYS", "HISTORY_KEYS", "RULE_KEYS", "TOP_KEYS", "nearest", "read_table"]
 
@@ -117,6 +117,14 @@ def _duration(place: str, value: object) -> float | None:
     return parse_duration(place, value)
 
 
+def _rate(place: str, value: object) -> int | None:
+    if value == "unlimited":
+        return None
+    if not isinstance(value, str):
+        raise _wrong(place, value, '"none", or bytes per second in quotes, such as "10M"')
+    return parse_rate(place, value)
+
+
 def _one_of(kind: Any) -> Reader:
     known = get_args(kind)
 
@@ -193,6 +201,7 @@ CLASS_KEYS: dict[str, Reader] = {
     "io": _one_of(CpuClass),
     "duration_max": _duration,
     "duration_cap": _duration,
+    "network": _rate,
     "priority": _whole(0, 100),
     "background": _one_of(Background),
 }

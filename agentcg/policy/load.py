@@ -27,6 +27,7 @@
     io = "normal"
     duration_max = "30m"          # or "unlimited" (default)
     duration_cap = "2h"           # the most an intent may ask for; default: duration_max
+    network = "none"              # or bytes per second that may be sent: "10M"; or "unlimited" (default)
     priority = 50                 # 0 to 100
     background = "kill"           # what a command leaves running: kill, adopt (by the agent), leave (in its cgroup)
 

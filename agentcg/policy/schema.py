@@ -59,6 +59,8 @@ class CallClass:
     duration_max: float | None = None
     duration_cap: float | None = None
     """The most an intent may ask for; ``None``: duration_max."""
+    network: int | None = None
+    """Bytes per second that a call may send; 0: nothing but over loopback. An intent may ask for less, not for more."""
     priority: int = 50
     headroom: float = 0.9
     """memory.high as a fraction of memory.max."""

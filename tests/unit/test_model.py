@@ -82,6 +82,7 @@ def test_a_long_command_is_cut(command):
         ("memory_max", True, "memoryMax"), ("swap_max", -1, "swapMax"), ("pids_max", 0, "pidsMax"),
         ("cpu_cores", math.nan, "cpuCores"), ("duration_max_sec", math.inf, "durationMaxSec"),
         ("priority", 101, "priority"), ("cpu_class", "fast", "cpuClass"),
+        ("network_rate", -1, "networkRate"), ("network_rate", False, "networkRate"),
     ],
 )  # fmt: skip
 def test_an_intent_out_of_range_names_its_field(field, value, place):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from agentcg.errors import InvalidInput
 from agentcg.model import MAX_BYTES
-from agentcg.units import format_duration, format_size, parse_duration, parse_size
+from agentcg.units import format_duration, format_rate, format_size, parse_duration, parse_rate, parse_size
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,14 @@ def test_a_size_is_read_exactly(number, unit):
     assert parse_size("here", f"{number}{unit}") == number * {"": 1, "K": 1024, "M": 1024**2}[unit]
 
 
+def test_a_rate_is_none_or_a_size_each_second():
+    assert [parse_rate("here", text) for text in ("none", "10M", "512k")] == [0, 10 << 20, 512 << 10]
+    for text in ("", "0", "None", "10M/s", "unlimited", "-1"):
+        with pytest.raises(InvalidInput, match=r"^here: .* is not a rate \(write none, or bytes per second") as caught:
+            parse_rate("here", text)
+        assert caught.value.place == "here"
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("500ms", 0.5), ("90s", 90), ("5m", 300), ("2h", 7200)])
 def test_durations(text, seconds):
     assert parse_duration("here", text) == seconds
@@ -68,6 +76,7 @@ def test_sizes_and_durations_for_people():
     assert [format_size(size) for size in (None, 0, 512 << 20, 1717986918)] == [
         "unlimited", "0 B", "512 MiB", "1.6 GiB"
     ]  # fmt: skip
+    assert [format_rate(rate) for rate in (None, 0, 10 << 20)] == ["unlimited", "none", "10.0 MiB/s"]
     assert [format_duration(seconds) for seconds in (None, 0.012, 3.2, 250, 7200)] == [
         "unlimited", "12 ms", "3.2 s", "4 min 10 s", "2 h"
     ]  # fmt: skip

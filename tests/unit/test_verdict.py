@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from agentcg.model import CallRef, Limits, SessionRef, ToolCall, Usage, Verdict
+from agentcg.model import CallRef, Intent, Limits, SessionRef, ToolCall, Usage, Verdict
 from agentcg.verdict import Ending, judge
 
 REF = CallRef(SessionRef("u0", "s1"), "c1")
@@ -148,3 +148,31 @@ def test_advice_without_limits_is_still_a_sentence() -> None:
 def test_a_call_without_a_command_is_named_by_its_tool() -> None:
     found = judge(ToolCall(REF, 0, 0.0, tool="Read"), Usage(1.0), Ending(1.0, reason="x"))
     assert found.advice == "`Read` was ended: x."
+
+
+@pytest.mark.parametrize(
+    ("declared", "ending", "advice"),
+    [
+        (
+            0,
+            {"exit_code": 1},
+            "`x` tried to use the network and was refused 3 times: it had declared that it would not. Do without, or "
+            "declare nothing of the kind.",
+        ),
+        (
+            None,
+            {"signal": 15},
+            "`x` tried to use the network and was refused 3 times: the policy allows none to class 'offline'. "
+            "Do without.",
+        ),
+        (0, {"exit_code": 0}, ""),
+        (0, {"reason": "it was cancelled"}, "`x` was ended: it was cancelled."),
+    ],
+)
+def test_a_call_that_failed_for_want_of_the_network_is_told_who_refused_it(
+    declared: int | None, ending: dict[str, Any], advice: str
+) -> None:
+    call = ToolCall(REF, 0, 0.0, command="x", call_class="offline", intent=Intent(network_rate=declared))
+    assert judge(call, Usage(1.0, network_refused=3), Ending(1.0, **ending)).advice == advice
+    if not ending.get("reason"):
+        assert judge(call, Usage(1.0, network_refused=0), Ending(1.0, **ending)).advice == ""

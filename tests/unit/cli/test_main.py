@@ -57,6 +57,8 @@ def test_run_hands_over_to_the_launcher_with_the_intent(monkeypatch, tmp_path):
         "90s",
         "--cpu",
         "batch",
+        "--network",
+        "none",
         "--tool",
         "Bash",
     ]
@@ -68,6 +70,7 @@ def test_run_hands_over_to_the_launcher_with_the_intent(monkeypatch, tmp_path):
         "memoryMax": 512 << 20,
         "durationMaxSec": 90.0,
         "cpuClass": "batch",
+        "networkRate": 0,
     }
     assert given[given.index("--tool") + 1] == "Bash"
     assert given[given.index("--without-daemon") + 1] == "fail"

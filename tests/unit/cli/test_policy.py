@@ -43,6 +43,16 @@ def test_explain_says_what_and_why():
     assert "'batch' at priority 50, from the hint and from class 'test'" in result.output
 
 
+def test_explain_shows_a_rate_in_words():
+    def rate(hint):
+        (line,) = [line for line in run("explain", "--hint", hint, "x").output.splitlines() if "network_rate" in line]
+        return " ".join(line.split())
+
+    assert rate("net:none") == "network_rate none declared by the hint"
+    assert rate("net:10m") == "network_rate 10.0 MiB/s declared by the hint"
+    assert rate("cpu:batch") == "network_rate unlimited class 'default' has no limit of its own"
+
+
 def test_explain_in_json_has_the_names_of_the_socket():
     result = run("explain", "--policy", "strict", "--capacity", "8G", "--json", "git", "log")
     shown = json.loads(result.output)

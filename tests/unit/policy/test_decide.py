@@ -89,6 +89,23 @@ def test_what_cannot_be_given_is_noted_with_who_allows_no_more():
     assert decision.reasons["memory_max"] == "declared by the intent, limited to what the session's budget allows"
 
 
+@pytest.mark.parametrize(
+    ("declared", "of_class", "given", "note"),
+    [
+        (None, None, None, []),
+        (None, 0, 0, []),
+        (0, None, 0, []),
+        (0, 5 * MIB, 0, []),
+        (MIB, 5 * MIB, MIB, []),
+        (9 * MIB, 5 * MIB, 5 * MIB, ["network: 9.0 MiB/s declared, 5.0 MiB/s given: class 'default' allows no more"]),
+        (MIB, 0, 0, ["network: 1.0 MiB/s declared, none given: class 'default' allows no more"]),
+    ],
+)
+def test_the_policy_makes_less_of_the_network_that_is_declared_and_never_more(declared, of_class, given, note):
+    decision = call(Intent(network_rate=declared), dataclasses.replace(CLASS, network=of_class))
+    assert (decision.limits.network_rate, decision.notes) == (given, note)
+
+
 def test_a_default_that_the_budget_cuts_is_no_note():
     decision = call(budget=Budget(memory_max=512 * MIB))
     assert decision.limits.memory_max == 512 * MIB
@@ -164,6 +181,7 @@ INTENTS = st.builds(
     pids_max=maybe(st.integers(1, 4_194_304)),
     io_class=maybe(KINDS),
     duration_max_sec=maybe(st.floats(0.001, 31_536_000)),
+    network_rate=maybe(st.integers(0, 2**63 - 1)),
     priority=maybe(st.integers(0, 100)),
 )
 BUDGETS = st.builds(
@@ -180,7 +198,8 @@ HISTORIES = st.builds(
     memory_peak_max=maybe(SIZES),
     memory_limit_hits=st.integers(0, 3),
 )
-POLICIES = [load(name) for name in presets()] + [Policy("bare", "bare.toml")]
+OFFLINE = Policy("offline", "offline.toml", classes={"default": CallClass(network=0)})
+POLICIES = [load(name) for name in presets()] + [Policy("bare", "bare.toml"), OFFLINE]
 
 
 @given(
@@ -212,6 +231,7 @@ def test_limits_always_hold_together(policy, intent, hint, history, budget, capa
     assert 1 <= limits.io_weight <= 10_000
     assert budget.cpu_cores is None or limits.cpu_cores is None or limits.cpu_cores <= budget.cpu_cores
     assert call_class.duration_max is None or limits.duration_max_sec > 0
+    assert call_class.network is None or limits.network_rate <= call_class.network
     assert all(decision.reasons[field.name] for field in dataclasses.fields(Limits))
     # What an amendment starts from, the declaration as it was kept, comes to the same limits.
     assert limits == decide(

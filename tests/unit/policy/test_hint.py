@@ -18,6 +18,8 @@ from agentcg.policy.intent import merge
         ("memory:512m", Intent(memory_max=512 << 20)),
         ("memory:2G", Intent(memory_max=2 << 30)),
         ("memory:high,cpu:batch", Intent(cpu_class="batch")),
+        ("net:none", Intent(network_rate=0)),
+        ("net:10m,time:5m", Intent(network_rate=10 << 20, duration_max_sec=300)),
         (
             "expect:300M,memory:1g,cpu:interactive,cores:1.5,pids:64,io:batch,time:90s,priority:0",
             Intent(
@@ -40,7 +42,8 @@ def test_hints(text, intent):
         ("memory:LOW", ".memory"),
         ("memory:1g,memory:2g", ".memory"), ("cpu:fast", ".cpu"), ("cores:0", ".cores"), ("cores:1e3", ".cores"),
         ("cores:nan", ".cores"), ("pids:0", ".pids"), ("pids:+5", ".pids"), ("priority:101", ".priority"),
-        ("time:0s", ".time"), ("time:9000h", ".time"), ("expect:2g,memory:1g", ".memoryExpected"),
+        ("time:0s", ".time"), ("time:9000h", ".time"), ("net:0", ".net"), ("net:low", ".net"), ("net:1.5m", ".net"),
+        ("expect:2g,memory:1g", ".memoryExpected"),
         ("", ""), (",", ""), ("memory:1g,", ""), ("memory", ""), ("disk:1g", ""), ("memory:1g, cpu:batch", ""),
         ("memory:1g\n", ""), ("memory:1g\0", ""), ("cpu:batch," * 40, ""),
     ],
@@ -58,7 +61,9 @@ def test_a_misspelt_key_is_answered_with_the_nearest():
         parse_hint("memroy:1g", place="--hint")
 
 
-_ITEM = st.tuples(st.sampled_from(["memory", "cpu", "cores", "pids", "time", "expect", "x"]), st.text(max_size=12))
+_ITEM = st.tuples(
+    st.sampled_from(["memory", "cpu", "cores", "pids", "time", "net", "expect", "x"]), st.text(max_size=12)
+)
 
 
 @given(st.one_of(st.text(), st.lists(_ITEM.map(":".join), max_size=4).map(",".join)))

@@ -43,6 +43,9 @@ def test_a_whole_policy(write):
             memory_max = "unlimited"
             duration_max = "30m"
             headroom = 0.8
+            network = "10M"
+            [class.offline]
+            network = "none"
             [[rule]]
             tool = "Bash"
             command = ["/usr/bin/python3 -m pytest"]
@@ -58,6 +61,7 @@ def test_a_whole_policy(write):
     test = policy.classes["test"]
     assert (test.memory_max, test.pids_max, test.duration_max, test.headroom) == (None, 7, 1800, 0.8)
     assert policy.classes["default"].memory_max == 1 << 30
+    assert [policy.classes[name].network for name in ("default", "test", "offline")] == [None, 10 << 20, 0]
     assert policy.rules[0].tools == ("Bash",)
     assert policy.rules[0].commands == {("python", "-m", "pytest")}
     assert (policy.history.min_calls, policy.history.margin) == (5, 2.0)
@@ -94,6 +98,8 @@ def test_a_policy_may_extend_a_preset(write):
         ("version = 1\n[class.test]\ncpu = 'fast'", "class.test.cpu", "'interactive', 'normal', 'batch'"),
         ("version = 1\n[class.test]\nduration_max = 5", "class.test.duration_max", "30m"),
         ("version = 1\n[class.test]\nheadroom = nan", "class.test.headroom", "from 0.5 to 0.99"),
+        ("version = 1\n[class.test]\nnetwork = 0", "class.test.network", '"none", or bytes per second in quotes'),
+        ("version = 1\n[class.test]\nnetwork = 'off'", "class.test.network", "write none, or bytes per second"),
         ("version = 1\n[class.'a/b']\n", "class.'a/b'", "letters"),
         ("version = 1\n[class.default]\n", "class.default", "[defaults]"),
         ("version = 1\nclass = 3", "class", "[class.test]"),
