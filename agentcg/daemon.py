@@ -143,6 +143,7 @@ async def serve(options: Options) -> None:
         log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
         if events is not None:
             events.close()
+        registry.network.close()
         poll.close()
         store.close()
 

@@ -121,6 +121,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Le
     live.entered = leaf.populated
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1
+    registry.network.adopt(leaf, call.limits)
     watch_call(registry, live)
     if not leaf.populated:
         # Its process ended while nobody looked: the runtime may still come and say how.

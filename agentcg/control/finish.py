@@ -44,6 +44,7 @@ async def finish(
         if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
     usage = replace(read_usage(live.leaf, time.monotonic() - live.started), frozen_sec=frozen or None)
+    usage = registry.network.counted(live.leaf, live.call.limits, usage)
     if signal == SIGKILL or (signal is None and exit_code in (None, 128 + SIGKILL)):
         reason = reason or live.doom
     ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)

@@ -23,6 +23,7 @@ from agentcg.control.bus import Bus
 from agentcg.control.finish import finish
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession
+from agentcg.control.network import Network
 from agentcg.control.observer import Observer
 from agentcg.control.reserves import Reserves
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
@@ -81,6 +82,7 @@ class Registry:
         self.tree, self.policy, self.store, self.poll, self.bus = tree, policy, store, poll, bus
         self.capacity = capacity
         self.sessions: dict[SessionRef, LiveSession] = {}
+        self.network = Network()
         self.reserves = Reserves(tree, self.sessions, capacity, limited=limited)
         self.calls: dict[CallRef, LiveCall] = {}
         self.begun = self.ended = self.adopted = self.refused = 0
@@ -234,6 +236,7 @@ class Registry:
         )
         made = LiveCall(call, leaf, live, lease, time.monotonic())
         try:
+            self.network.limit(leaf, decision.limits)
             made.write()
         except OSError:
             self.tree.discard_call(live.node, leaf)
@@ -268,7 +271,7 @@ class Registry:
     def _decide(
         self, live: LiveSession, tool: str, command: str, intent: Intent, hint: Intent, history: History
     ) -> Decision:
-        return decide(
+        decision = decide(
             self.policy,
             tool=tool,
             command=command,
@@ -279,6 +282,7 @@ class Registry:
             capacity=self.capacity,
             protected=live.session.protected,
         )
+        return self.network.possible(decision)
 
     def call(self, ref: CallRef) -> LiveCall:
         """Return a live call. :raises NoSuchCall: if there is none of that name"""
@@ -304,6 +308,7 @@ class Registry:
                 f"the call uses {format_size(using)} already, above {format_size(decision.limits.memory_max)}",
                 hint="a limit below what is in use would end the call at once; ask for more, or end it",
             )
+        self.network.limit(live.leaf, decision.limits, live.call.limits)
         write_limits(live.leaf, decision.limits, live.call.limits)
         live.call = replace(live.call, intent=declared, limits=decision.limits)
         live.write()
