@@ -133,18 +133,6 @@ static __always_inline bool current_place(struct place *ret)
 	return true;
 }
 
-static __always_inline __u64 cgroup_id(struct cgroup *cgrp)
-{
-	return BPF_CORE_READ(cgrp, kn, id);
-}
-
-static __always_inline __u64 ancestor_id(struct cgroup *cgrp, __u32 level)
-{
-	if (BPF_CORE_READ(cgrp, level) < (int)level)
-		return 0;
-	return cgroup_id(read_element(cgrp, ancestors, level));
-}
-
 static __always_inline bool place_of(struct cgroup *cgrp, struct place *ret)
 {
 	if (ancestor_id(cgrp, config.root_level) != config.root_id)

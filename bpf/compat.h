@@ -105,4 +105,17 @@ enum cgroup_subsys_id {
 		__element;                                                                                         \
 	})
 
+static __always_inline __u64 cgroup_id(struct cgroup *cgrp)
+{
+	return BPF_CORE_READ(cgrp, kn, id);
+}
+
+/* 0 if it is not so deep. */
+static __always_inline __u64 ancestor_id(struct cgroup *cgrp, __u32 level)
+{
+	if (BPF_CORE_READ(cgrp, level) < (int)level)
+		return 0;
+	return cgroup_id(read_element(cgrp, ancestors, level));
+}
+
 #endif
