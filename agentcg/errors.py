@@ -19,6 +19,12 @@ class AgentcgError(Exception):
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
+    @property
+    def line(self) -> str:
+        """The first line, with the hint: further ones are the log of whatever failed."""
+        reason = self.message.partition("\n")[0]
+        return f"{reason} ({self.hint})" if self.hint else reason
+
 
 class InvalidInput(AgentcgError, ValueError):
     """A value from outside is not acceptable.

@@ -32,9 +32,8 @@ def start(registry: Registry, root: Root, *, hold: bool = False) -> KernelEvents
     try:
         events = KernelEvents(registry, root, hold=hold)
     except Unsupported as error:
-        reason, _, detail = error.message.partition("\n")
-        log.info("memory events come from files: %s%s", reason, f" ({error.hint})" if error.hint else "")
-        log.debug("%s", detail)
+        log.info("memory events come from files: %s", error.line)
+        log.debug("%s", error.message)
         return None
     log.info("memory events come from the kernel: %s", ", ".join(sorted(kind.name.lower() for kind in events.kinds)))
     return events

@@ -44,7 +44,8 @@ def start(registry: Registry, root: Root, holds: Map[c_uint64] | None = None) ->
     try:
         scheduling = Scheduling(registry, root, holds)
     except Unsupported as error:
-        log.info("calls are scheduled by the kernel alone: %s", _line(error))
+        log.info("calls are scheduled by the kernel alone: %s", error.line)
+        log.debug("%s", error.message)
         return None
     log.info("calls of unprotected sessions are scheduled by agentcg")
     registry.observers.append(scheduling)
@@ -185,7 +186,8 @@ class Scheduling:
         try:
             self._load()
         except Unsupported as error:
-            log.warning("the scheduler cannot be loaded: %s", _line(error))
+            log.warning("the scheduler cannot be loaded: %s", error.line)
+            log.debug("%s", error.message)
             self._later()
             return
         log.info("the scheduler is loaded again")
@@ -214,10 +216,3 @@ def _check_unlimited(root: Root) -> None:
             fd = above
     finally:
         os.close(fd)
-
-
-def _line(error: Unsupported) -> str:
-    reason, _, detail = error.message.partition("\n")
-    if detail:
-        log.debug("%s", detail)
-    return f"{reason} ({error.hint})" if error.hint else reason
