@@ -22,7 +22,29 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct kernfs_node {
+	struct kernfs_node *parent;
+	unsigned short flags;
 	__u64 id;
+	void *priv;
+};
+
+/* Since v6.15 `parent` is `__parent`: commit 633488947ef6 ("kernfs: Use RCU to access kernfs_node::parent."). */
+struct kernfs_node___rcu {
+	struct kernfs_node *__parent;
+};
+
+struct super_block {
+	unsigned long s_magic;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	void *i_private;
+};
+
+struct file {
+	unsigned int f_mode;
+	struct inode *f_inode;
 };
 
 struct cgroup {
@@ -116,6 +138,15 @@ static __always_inline __u64 ancestor_id(struct cgroup *cgrp, __u32 level)
 	if (BPF_CORE_READ(cgrp, level) < (int)level)
 		return 0;
 	return cgroup_id(read_element(cgrp, ancestors, level));
+}
+
+static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *node)
+{
+	struct kernfs_node___rcu *renamed = (void *)node;
+
+	if (bpf_core_field_exists(renamed->__parent))
+		return BPF_CORE_READ(renamed, __parent);
+	return BPF_CORE_READ(node, parent);
 }
 
 #endif

@@ -16,24 +16,28 @@ from typing import NamedTuple, NoReturn
 
 __all__ = [
     "CGROUP2_SUPER_MAGIC",
+    "LSM_ID_BPF",
     "PeerCredentials",
     "clone_into_cgroup",
     "fs_type",
     "peer_credentials",
     "peer_groups",
     "peer_pidfd",
+    "security_modules",
     "set_parent_death_signal",
 ]
 
-# Constants from the kernel headers: linux/magic.h, linux/sched.h, linux/prctl.h, asm-generic/socket.h,
-# asm-generic/unistd.h (clone3 has one number on every architecture).
+# Constants from the kernel headers: linux/magic.h, linux/sched.h, linux/lsm.h, linux/prctl.h, asm-generic/socket.h,
+# asm-generic/unistd.h (these have one number on every architecture).
 CGROUP2_SUPER_MAGIC = 0x63677270
 CLONE_PIDFD = 0x1000
 CLONE_INTO_CGROUP = 0x200000000
+LSM_ID_BPF = 109
 PR_SET_PDEATHSIG = 1
 SO_PEERGROUPS = 59
 SO_PEERPIDFD = 77
 SYS_CLONE3 = 435
+SYS_LSM_LIST_MODULES = 461
 
 _ENOSYS_MESSAGE = "this kernel ({}) has no {}: it came with Linux {}"
 
@@ -108,6 +112,20 @@ def set_parent_death_signal(number: int) -> None:
     """Have the kernel send signal ``number`` to this process when the thread that made it ends."""
     if libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) < 0:
         _fail("prctl(PR_SET_PDEATHSIG)")
+
+
+def security_modules() -> list[int]:
+    """Return the ids of the active security modules, in the order in which they are asked.
+
+    :raises OSError: ENOSYS before Linux 6.8: commit ad4aff9ec25f ("LSM: Create lsm_list_modules system call")
+    """
+    ids = (ctypes.c_uint64 * 64)()
+    size = ctypes.c_uint32(ctypes.sizeof(ids))
+    number = ctypes.c_long(SYS_LSM_LIST_MODULES)
+    count = libc.syscall(number, ctypes.byref(ids), ctypes.byref(size), ctypes.c_long(0))
+    if count < 0:
+        _fail("lsm_list_modules")
+    return list(ids[:count])
 
 
 class PeerCredentials(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentcg.errors import AgentcgError, Unsupported
-from agentcg.kernel import build_bpf, mem
+from agentcg.kernel import build_bpf, confine, mem
 from agentcg.kernel.libbpf import BpfError, Object, library, require
 
 
@@ -66,26 +66,31 @@ class _Eight(ctypes.Structure):
     _fields_ = (("value", ctypes.c_uint64),)
 
 
-def test_every_structure_of_the_header_has_its_mirror():
-    header = Path(build_bpf.__file__).parents[2] / "bpf/agentcg_mem.h"
-    assert set(re.findall(r"^struct (\w+) \{", header.read_text(), re.M)) == set(mem.STRUCTURES)
+@pytest.mark.parametrize("face", [mem, confine])
+def test_every_structure_of_the_header_has_its_mirror(face):
+    header = Path(build_bpf.__file__).parents[2] / f"bpf/{face.NAME}.h"
+    assert set(re.findall(r"^struct (\w+) \{", header.read_text(), re.M)) == set(face.STRUCTURES)
 
 
-@pytest.mark.parametrize("name", mem.STRUCTURES)
-def test_python_and_c_agree_on_every_structure(compiled, name):
-    ours = mem.STRUCTURES[name]
-    with Object.open(compiled) as one:
+@pytest.mark.parametrize(("face", "name"), [(face, name) for face in (mem, confine) for name in face.STRUCTURES])
+def test_python_and_c_agree_on_every_structure(compiled_objects, face, name):
+    ours = face.STRUCTURES[name]
+    with Object.open(compiled_objects[face.NAME]) as one:
         assert one.btf.size(name) == ctypes.sizeof(ours)
         mine = {field: (getattr(ours, field).offset, getattr(ours, field).size) for field, _ in ours._fields_}
         assert one.btf.structure(name) == mine
 
 
 @pytest.mark.parametrize(
-    ("name", "prefix", "ours"),
-    [("agentcg_mem_kind", "AGENTCG_MEM_", mem.Kind), ("agentcg_mem_stat", "AGENTCG_MEM_STAT_", mem.Stat)],
+    ("face", "name", "prefix", "ours"),
+    [
+        (mem, "agentcg_mem_kind", "AGENTCG_MEM_", mem.Kind),
+        (mem, "agentcg_mem_stat", "AGENTCG_MEM_STAT_", mem.Stat),
+        (confine, "agentcg_confine_kind", "AGENTCG_CONFINE_", confine.Kind),
+    ],
 )
-def test_python_and_c_agree_on_every_number(compiled, name, prefix, ours):
-    with Object.open(compiled) as one:
+def test_python_and_c_agree_on_every_number(compiled_objects, face, name, prefix, ours):
+    with Object.open(compiled_objects[face.NAME]) as one:
         theirs = one.btf.enumeration(name)
     last = max(theirs, key=theirs.__getitem__)
     assert theirs.pop(last) == len(ours)
