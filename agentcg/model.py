@@ -270,6 +270,10 @@ class Usage:
     """Sent above the rate; or sent to the call, if that is 0."""
     network_refused: int | None = None
     """Connections, datagrams and packets that were refused because the rate is 0."""
+    left_behind: int | None = None
+    """Processes that were still there after the command had ended, and were ended with the call."""
+    refusals: int | None = None
+    """Attempts to leave the call, or to act on or for others, that were refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,13 +80,28 @@ def _throttled(usage: Usage) -> bool:
 
 
 def advise(verdict: Verdict, intent: Intent) -> str:
-    """Return one or two plain sentences on ``verdict`` for the agent, or an empty string.
+    """Return a few plain sentences on ``verdict`` for the agent, or an empty string.
 
     :param intent: what the call declared
     """
-    usage, limits = verdict.usage, verdict.limits
     shown = one_line(verdict.command or verdict.tool or "the call", 60)
     name = "`" + shown.replace("`", "'") + "`"
+    advice = _advise_on_outcome(name, verdict, intent)
+    if not verdict.usage.refusals:
+        return advice
+    return f"{advice} It {_refused(verdict.usage)}" if advice else f"{name} {_refused(verdict.usage)}"
+
+
+def _refused(usage: Usage) -> str:
+    attempts = "1 attempt" if usage.refusals == 1 else f"{usage.refusals} attempts"
+    return (
+        f"was refused {attempts} to leave its call or to act on what is outside; "
+        "all that a call starts stays in it, so do the work there."
+    )
+
+
+def _advise_on_outcome(name: str, verdict: Verdict, intent: Intent) -> str:
+    usage, limits = verdict.usage, verdict.limits
     match verdict.outcome:
         case "memory_limit":
             wall = format_size(limits.memory_max)

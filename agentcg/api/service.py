@@ -82,9 +82,23 @@ class _Handler:
         try:
             self.peer.require(session, owner_uid)
         except wire.Denied as denied:
-            self.registry.refused += 1
-            self.registry.bus.publish("refused", session, denied.parameters["message"])
+            self.refused(session, denied.parameters["message"])
             raise
+
+    def require_outside(self) -> None:
+        """:raises Denied: if the peer lives in a session; counted and told"""
+        try:
+            self.peer.require_outside()
+        except wire.Denied as denied:
+            self.refused(self.peer.session, denied.parameters["message"])
+            raise
+
+    def refused(self, subject: object, message: str) -> None:
+        """Count a request that is refused, also in the verdict on the call that the peer lives in, and tell."""
+        self.registry.refused += 1
+        if self.peer.call is not None and (live := self.registry.calls.get(self.peer.call)):
+            live.refusals += 1
+        self.registry.bus.publish("refused", subject, message)
 
     def procs(self, leaf: Leaf) -> FileDescriptor | None:
         """Return the way into a leaf for a peer that may move any process anyway, which is what its holder can do:
@@ -96,6 +110,7 @@ class _Handler:
     def place(self, leaf: Leaf) -> None:
         """Move the peer's own process into a leaf."""
         if self.peer.call is not None:
+            self.refused(self.peer.call, f"{self.peer} may not leave it")
             raise wire.NestedCall(call=str(self.peer.call))
         if not self.peer.lease.holds():
             raise wire.Denied(message=f"{self.peer} has ended", hint="the process that connects is the one that enters")
@@ -112,7 +127,7 @@ class _Sessions(_Handler):
         leased: bool,
         agent: bool,
     ) -> wire.OpenResult:
-        self.peer.require_outside()
+        self.require_outside()
         tenant = self._tenant(tenant)
         ref = None if session is None else SessionRef(tenant, validate_name("session", session))
         live, notes = self.registry.open_session(
@@ -141,7 +156,7 @@ class _Sessions(_Handler):
 
     async def close(self, session: str) -> list[types.Verdict]:
         live = self.session(session)
-        self.peer.require_outside()
+        self.require_outside()
         ended = await self.registry.close_session(live.session.ref, "it was closed")
         return [types.verdict_to_wire(verdict) for verdict in ended]
 
@@ -165,6 +180,8 @@ class _Calls(_Handler):
         leased: bool,
     ) -> wire.BeginResult:
         if self.peer.call is not None:
+            if session is not None:
+                self.session(session)  # In its own name it is an ordinary launcher in a launcher's call.
             raise wire.NestedCall(call=str(self.peer.call))
         if len(tool) > 64 or not tool.isprintable():
             raise InvalidInput(
@@ -233,9 +250,9 @@ class _Calls(_Handler):
 
     def _require_not_inside(self, ref: CallRef) -> None:
         if self.peer.call is not None:
-            raise wire.Denied(
-                message=f"{self.peer} may not change calls from inside one", hint=f"ask from outside {ref}"
-            )
+            message = f"{self.peer} may not change calls from inside one"
+            self.refused(ref, message)
+            raise wire.Denied(message=message, hint=f"ask from outside {ref}")
 
     def list(self, session: str | None) -> list[types.ToolCallInfo]:
         lives = self.session(session).calls.values() if session is not None else self.registry.calls.values()

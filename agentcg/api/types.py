@@ -83,6 +83,8 @@ class Usage:
     networkReceivedBytes: int | None = None
     networkDroppedPackets: int | None = None
     networkRefused: int | None = None
+    leftBehind: int | None = None
+    refusals: int | None = None
 
 
 @dataclass

@@ -39,11 +39,16 @@ async def finish(
     if fate == "adopt":
         background.adopt(live)
     left = fate == "leave" and live.leaf.populated
+    killed = 0
     if live.leaf.populated and not left:
+        if exit_code is not None or signal is not None:
+            killed = len(live.leaf.pids())
         live.leaf.kill()
         if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
-    usage = replace(read_usage(live.leaf, time.monotonic() - live.started), frozen_sec=frozen or None)
+    refusals = live.refusals + registry.refused_in_kernel(live)
+    usage = read_usage(live.leaf, time.monotonic() - live.started)
+    usage = replace(usage, frozen_sec=frozen or None, left_behind=killed or None, refusals=refusals or None)
     usage = registry.network.counted(live.leaf, live.call.limits, usage)
     if signal == SIGKILL or (signal is None and exit_code in (None, 128 + SIGKILL)):
         reason = reason or live.doom

@@ -89,6 +89,8 @@ class LiveCall:
     """Why somebody else is about to kill it."""
     held: bool = False
     """It was stopped before anything had run in it."""
+    refusals: int = 0
+    """Requests of its own processes that the daemon refused."""
 
     @property
     def ref(self) -> CallRef:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +89,8 @@ class Registry:
         self.observers: list[Observer] = []
         self.kernel_tells = False
         """Throttling and OOM kills are told by the kernel as they happen; no need to watch the files for them."""
+        self.refused_in_kernel: Callable[[LiveCall], int] = lambda live: 0
+        """How often a call, whose processes are gone, was refused something by the kernel's programs."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Sessions

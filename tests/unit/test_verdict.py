@@ -43,6 +43,14 @@ def test_outcomes(usage: dict[str, Any], ending: dict[str, Any], outcome: str) -
     assert verdict(usage, **ending).outcome == outcome
 
 
+def test_what_was_refused_is_said_beside_whatever_else_there_is_to_say() -> None:
+    sentence = "was refused 1 attempt to leave its call or to act on what is outside; all that a call starts stays in"
+    assert verdict({"refusals": 1}, exit_code=0).advice == f"`pytest -n 8` {sentence} it, so do the work there."
+    both = verdict({"refusals": 2}, reason="its session was closed").advice
+    assert both.startswith("`pytest -n 8` was ended: its session was closed. It was refused 2 attempts to leave its")
+    assert verdict({"refusals": 0}, exit_code=0).advice == ""
+
+
 def test_what_is_known_is_kept() -> None:
     found = verdict(exit_code=3, reason="")
     assert (found.ref, found.exit_code, found.signal, found.started, found.ended) == (REF, 3, None, 100.0, 110.0)

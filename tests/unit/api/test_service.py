@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentcg.api.client import RemoteError
+from agentcg.api.interfaces import SessionInterface
 from agentcg.api.peer import identify
 from agentcg.errors import AgentcgError
 
@@ -95,6 +96,38 @@ def test_from_inside_a_call_nothing_is_begun_or_changed(served) -> None:  # type
                 with pytest.raises(RemoteError, match="may not change calls from inside one"):
                     request()
         assert len(outside.calls()) == 1
+
+
+def test_what_a_call_asks_for_in_vain_is_in_its_verdict(served) -> None:  # type: ignore[no-untyped-def]
+    with served.client() as outside:
+        outside.session("a").call(["x"], id="c1")
+        other = outside.session("b").call(["x"], id="c1").name
+        requests = [
+            ("Denied", lambda inside: inside.end(other)),
+            ("Denied", lambda inside: inside.call(["y"], session="b")),
+            ("Denied", lambda inside: inside.call(["y"], session="unknown")),
+            ("Denied", lambda inside: inside.calls("b")),
+            ("Denied", lambda inside: inside.session("mine")),
+            ("Denied", lambda inside: inside.close_session("a")),
+            ("Denied", lambda inside: inside.kill("u0/a/c1", "x")),
+            ("NestedCall", lambda inside: inside.invoke(SessionInterface, "Enter", session="a")),
+        ]
+        with served.client(IN_CALL) as inside:
+            for name, request in requests:
+                with pytest.raises(RemoteError) as caught:
+                    request(inside)
+                assert caught.value.name == f"dev.agentcg.{name}"
+            for session in (None, "a"):  # A launcher in a launcher's call: that is no attempt at anything.
+                with pytest.raises(RemoteError) as caught:
+                    inside.call(["y"], session=session)
+                assert caught.value.name == "dev.agentcg.NestedCall"
+        with served.client(IN_A) as agent, pytest.raises(RemoteError):
+            agent.end(other)
+        assert outside.status().refused == len(requests) + 1
+        verdict = outside.end("u0/a/c1", exit_code=0)
+        assert (verdict.outcome, verdict.usage.refusals) == ("ok", len(requests))
+        assert "was refused 8 attempts" in verdict.advice
+        assert outside.end(other, exit_code=0).usage.refusals is None
 
 
 def test_the_connection_is_the_lease(served) -> None:  # type: ignore[no-untyped-def]

@@ -54,6 +54,23 @@ def test_all_ends_at_once_are_one(with_registry, cgroups) -> None:  # type: igno
     with_registry(work)
 
 
+@pytest.mark.parametrize(
+    ("procs", "ending", "left"),
+    [("7\n8\n", {"exit_code": 0}, 2), ("7\n", {"signal": 9}, 1), ("7\n", {}, None), ("", {"exit_code": 0}, None)],
+)
+def test_what_a_command_left_behind_is_counted(  # type: ignore[no-untyped-def]
+    with_registry, cgroups, procs: str, ending: dict[str, int], left: int | None
+) -> None:
+    async def work(registry: Registry) -> None:
+        begin(registry)
+        if procs:
+            cgroups.enter(PATH)
+        cgroups.set(PATH, "cgroup.procs", procs)
+        assert (await registry.end(REF, **ending)).usage.left_behind == left
+
+    with_registry(work)
+
+
 def test_a_call_ends_at_its_time(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry) -> None:
         begin(registry, intent=Intent(duration_max_sec=0.05))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The history: kept over restarts, summarised, and never written to when it is not ours."""
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
@@ -42,6 +43,21 @@ def test_verdicts_are_kept_over_a_restart(tmp_path: Path) -> None:
     assert again.summary("pytest") == before == History(3, 300, 300, 0, 1.0)
     assert [item["usage"]["memory_peak"] for item in again.recent(2)] == [9, 200]  # type: ignore[index]
     assert next(iter(again.recent()))["ref"] == {"session": {"tenant": "u0", "session": "s1"}, "call": "c1"}
+    again.close()
+
+
+def test_a_verdict_from_before_there_was_a_field_is_read_without_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "h")
+    store = Store(path)
+    kept = verdict(5)
+    store.add("x", 7, dataclasses.replace(kept, usage=dataclasses.replace(kept.usage, refusals=3, left_behind=1)))
+    store.close()
+    old = sqlite3.connect(path)
+    old.execute("UPDATE verdicts SET verdict = json_remove(verdict, '$.usage.refusals', '$.usage.left_behind')")
+    old.commit()
+    old.close()
+    again = Store(path)
+    assert again.find(kept.ref) == (kept, 7)
     again.close()
 
 
