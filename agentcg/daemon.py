@@ -27,7 +27,7 @@ from agentcg.cgroup import files
 from agentcg.cgroup.delegate import SUPERVISOR_MEMORY_MIN, Root, open_root
 from agentcg.cgroup.events import EventPoll
 from agentcg.cgroup.tree import Tree
-from agentcg.control import kernel_events
+from agentcg.control import confine, kernel_events
 from agentcg.control import scheduling as scheduling_rung
 from agentcg.control.adopt import adopt
 from agentcg.control.bus import Bus
@@ -64,6 +64,8 @@ class Options:
     operators: str = "agentcg"
     """The group whose members are operators."""
     observe: bool = False
+    confine: bool = False
+    """Have BPF programs keep calls in their cgroups, and count what they try, where there is BPF LSM."""
     events: bool = False
     """Hook BPF programs to the kernel's memory paths; without them control files tell the same, a little later."""
     scheduler: bool = False
@@ -95,6 +97,7 @@ async def serve(options: Options) -> None:
     capacity = _capacity(root, options.memory_max)
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=capacity, limited=limited)
     events = kernel_events.start(registry, root, hold=options.scheduler) if options.events else None
+    confining = confine.start(registry, root) if options.confine else None
     controller = None
     if not options.observe:
         settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
@@ -140,6 +143,8 @@ async def serve(options: Options) -> None:
             controller.close()
         if scheduling is not None:
             scheduling.close()
+        if confining is not None:
+            confining.close()
         log.info("leaving %d calls running: the next start adopts them", len(registry.calls))
         if events is not None:
             events.close()

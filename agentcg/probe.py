@@ -2,7 +2,8 @@
 """What this host can enforce, rung by rung, found by looking and trying and never by a version number.
 
 The rungs: *observe* (read usage), *cgroup* (limit, freeze, kill), *network* (BPF on a call's sockets), *events* (BPF
-tracing of the memory paths), *scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller).
+tracing of the memory paths), *scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller); and beside them
+*confine* (BPF LSM).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
 from agentcg.cgroup.node import Inner
 from agentcg.control.guard import guard_path
 from agentcg.errors import Unsupported
-from agentcg.kernel import mem, memcg_ops, net, sched
+from agentcg.kernel import confine, mem, memcg_ops, net, sched
 from agentcg.kernel.libbpf import LIBBPF, STRUCT_OPS, TRACING, require
 from agentcg.kernel.links import ways_out
 from agentcg.kernel.oomd import HOOKS, hook_timeout, systemd_runs
@@ -84,6 +85,12 @@ def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF, sched_e
             "with --scheduler: CPU time by class, and holds under memory pressure",
             True,
             _scheduler(types, proc, libbpf, sched_ext),
+        ),
+        Rung(
+            "confine",
+            "with --confine: calls cannot leave their cgroups nor trace others, and what they try is counted",
+            True,
+            _confine(types, proc, libbpf),
         ),
         Rung("memcg-ops", "the memory controller's own decisions", False, [_memcg_ops(types)]),
     ]
@@ -240,6 +247,16 @@ def _policy() -> Check:
         fix = "let the container use sched_setscheduler(2): docker run --cap-add=SYS_NICE"
         return Check("SCHED_EXT policy", False, error.strerror or str(error), fix)
     return Check("SCHED_EXT policy", True, "allowed")
+
+
+def _confine(types: _BtfNames, proc: str, libbpf: str) -> list[Check]:
+    return [
+        _btf(types),
+        _capability(proc),
+        _try("BPF LSM", confine.check_lsm),
+        _try("libbpf", lambda: require(TRACING, "tracing", name=libbpf)),
+        _try("BPF programs", lambda: confine.check_object().name),
+    ]
 
 
 def _memcg_ops(types: _BtfNames) -> Check:

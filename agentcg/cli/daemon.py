@@ -24,6 +24,7 @@ __all__ = ["daemon"]
 @click.option("--memory-max", metavar="SIZE", help="What all sessions may use together, such as 6G.")
 @click.option("--operators", default="agentcg", show_default=True, help="The group whose members may do everything.")
 @click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
+@click.option("--confine", is_flag=True, help="Have BPF programs keep calls in their cgroups, and count what they try.")
 @click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
 @click.option("--scheduler", is_flag=True, help="Have a BPF scheduler run the calls of sessions not protected.")
 @click.option(
@@ -45,6 +46,7 @@ def daemon(
     memory_max: str | None,
     operators: str,
     observe: bool,
+    confine: bool,
     events: bool,
     scheduler: bool,
     containers: tuple[str, ...],
@@ -66,6 +68,7 @@ def daemon(
         memory_max=parse_size("--memory-max", memory_max) if memory_max else None,
         operators=operators,
         observe=observe,
+        confine=confine,
         events=events,
         scheduler=scheduler,
         containers=tuple(Pattern.parse(text) for text in containers),

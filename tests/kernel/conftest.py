@@ -208,6 +208,12 @@ def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
     shared_daemon.clear()
 
 
+@pytest.fixture(scope="session")
+def confined_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """Return a daemon that has its calls kept in their cgroups by BPF programs."""
+    yield from _daemon(tmp_path_factory.mktemp("daemon"), "agentcg-confined", "--confine")
+
+
 @pytest.fixture
 def own_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """Return a daemon of this test's own; its options are the fixture's parameter."""

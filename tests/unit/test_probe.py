@@ -5,7 +5,7 @@ import pytest
 
 from agentcg import native
 from agentcg import probe as module
-from agentcg.kernel import oomd
+from agentcg.kernel import oomd, sys
 from agentcg.probe import probe
 
 UNIFIED = "30 23 0:26 / {} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -168,6 +168,19 @@ def test_a_kernel_without_sched_ext_is_not_asked_further(host):
     found = checks(host(mounts=UNIFIED, btf=b"\0sched_ext_ops\0", capabilities=1 << 21)["scheduler"])
     assert "CONFIG_SCHED_CLASS_EXT" in found["sched_ext"].fix
     assert "SCHED_EXT policy" not in found
+
+
+def test_without_bpf_among_the_security_modules_calls_are_not_confined_and_the_fix_is_named(host, monkeypatch):
+    def look(*modules):
+        monkeypatch.setattr(sys, "security_modules", lambda: list(modules))
+        return checks(host(mounts=UNIFIED, btf=b"\0", capabilities=1 << 21)["confine"])
+
+    found = look(105)["BPF LSM"]
+    assert found.needed
+    assert not found.holds
+    assert "lsm=" in found.fix
+    assert look(105, sys.LSM_ID_BPF)["BPF LSM"].holds
+    assert all(check.needed and (check.holds or check.fix) for check in look().values())
 
 
 def test_what_is_missing_but_not_needed_does_not_take_the_rung_away(host, monkeypatch, tmp_path):
