@@ -7,7 +7,8 @@ import pytest
 
 from agentcg.api.client import RemoteError
 from agentcg.errors import InvalidInput
-from agentcg.runtimes.session import RuntimeSession, advised, refusal
+from agentcg.runtimes import with_advice
+from agentcg.runtimes.session import RuntimeSession, refusal
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from agentcg.runtimes.session import RuntimeSession, advised, refusal
     ],
 )
 def test_advice_is_the_last_line(output: str, advice: str, read: str) -> None:
-    assert advised(output, advice) == read
+    assert with_advice(output, advice) == read
 
 
 def test_a_refusal_says_what_to_do() -> None:
