@@ -195,7 +195,8 @@ def test_it_says_how_it_is_used(shell: Shell) -> None:
 
 
 def test_nothing_of_it_is_passed_on(shell: Shell) -> None:
+    ours = [line for line in shell.run("env") if "agentcg" in line.lower()]
     shell.load()
     shell.send("300", str(shell.procs), "", "{}")
     assert shell.run("ls /proc/self/fd") == ["0", "1", "2", "3", "0"]  # One of them is what ls reads.
-    assert "agentcg" not in "".join(shell.run("env"))
+    assert [line for line in shell.run("env") if "agentcg" in line.lower()] == ours
