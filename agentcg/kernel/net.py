@@ -71,6 +71,8 @@ class NetworkPrograms:
     def __init__(self, beside: int | None = None) -> None:
         require(TRACING, "programs of cgroups")
         path = check_object()
+        self._refused: set[int] = set()
+        """Cgroups that refused a program: what the first of them had been given there stays until they are gone."""
         try:
             self._object = Object.open(path)
         except OSError as error:
@@ -105,24 +107,26 @@ class NetworkPrograms:
 
         :raises BpfError: what the kernel refused; the cgroup is as before
         """
-        if self._limits.get(cgroup_id) is None:
-            self._attach(directory)
+        if cgroup_id in self._refused or self._limits.get(cgroup_id) is None:
+            self._attach(directory, cgroup_id)
         self._limits.set(cgroup_id, RawLimit(rate=rate))
 
-    def _attach(self, directory: int) -> None:
+    def _attach(self, directory: int, cgroup_id: int) -> None:
         attached: list[Program] = []
         try:
             for program in self._object.programs.values():
                 program.attach_cgroup(directory)
                 attached.append(program)
         except BpfError:
+            self._refused.add(cgroup_id)
             for program in attached:
                 program.detach_cgroup(directory)
             raise
+        self._refused.discard(cgroup_id)
 
     def counters(self, cgroup_id: int) -> Counters | None:
         """Return what a cgroup and all below it have sent and received since it was limited; None if it is not."""
-        values = self._counters.get_all(cgroup_id)
+        values = None if cgroup_id in self._refused else self._counters.get_all(cgroup_id)
         if values is None:
             return None
         return Counters(*(sum(getattr(one, name) for one in values) for name, _ in RawCounters._fields_))
