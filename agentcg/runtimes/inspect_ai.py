@@ -87,7 +87,7 @@ class AgentcgSandboxEnvironment(SandboxEnvironment):
     def __init__(self, config: AgentcgConfig, client: AsyncClient, session: str) -> None:
         super().__init__()
         self._config, self._client = config, client
-        self._directory = tempfile.TemporaryDirectory(prefix="agentcg-", ignore_cleanup_errors=True)
+        self._directory = tempfile.TemporaryDirectory(prefix="agentcg-inspect-", ignore_cleanup_errors=True)
         self.session = session
         """The full name of its session."""
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,17 @@ from agentcg.api.client import Client
 from agentcg.replay.load import load_path
 
 MIB = 1 << 20
-POLICY = Path("/tmp/agentcg-test-control.toml")  # No budgets: what is asked here is what happens at the limit of all.
-POLICY.write_text('version = 1\nextends = "default"\n[tenant]\nmemory = "unlimited"\n[session]\nmemory = "unlimited"\n')
-LIMIT = ("--memory-max", "400M", "--policy", str(POLICY))
+# No budgets: what is asked here is what happens at the limit of all.
+POLICY = 'version = 1\nextends = "default"\n[tenant]\nmemory = "unlimited"\n[session]\nmemory = "unlimited"\n'
+FILE = Path("/run/agentcg-control.toml")
+LIMIT = ("--memory-max", "400M", "--policy", str(FILE))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _policy() -> Iterator[None]:
+    FILE.write_text(POLICY)
+    yield
+    FILE.unlink()
 
 
 def hold(mib: int, seconds: float, *, start: float = 0) -> list[str]:

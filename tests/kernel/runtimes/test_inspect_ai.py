@@ -56,7 +56,7 @@ def evaluate(daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         with daemon.client() as client:
             assert [session.session for session in client.sessions() if "/inspect-" in session.session] == []
         assert [path for path in daemon.left() if "inspect-" in path] == []
-        assert list(Path("/tmp").glob("agentcg-*")) == []
+        assert list(Path("/tmp").glob("agentcg-inspect-*")) == []
         return log
 
     return run
