@@ -42,6 +42,7 @@ __all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
 log = logging.getLogger(__name__)
 
 CLAIM_MARGIN = 1.05  # From the peak of sessions past to what the next one is expected to come to.
+_UNUSED = "it is not used"
 IDLE_SEC = 10.0  # To make a session costs more than a short call: keep it for the next one.
 
 
@@ -165,8 +166,16 @@ class Registry:
 
     async def close_session(self, ref: SessionRef, reason: str) -> list[Verdict]:
         """End all that runs in a session and remove it. Returns the verdicts on its calls."""
-        live = self.session(ref)
-        live.closing = True
+        return await self._start_closing(self.session(ref), reason)
+
+    def _start_closing(self, live: LiveSession, reason: str) -> asyncio.Task[list[Verdict]]:
+        live.closing = True  # From now on no call begins in it.
+        task = asyncio.create_task(self._close(live, reason))
+        self._keep(task)
+        return task
+
+    async def _close(self, live: LiveSession, reason: str) -> list[Verdict]:
+        ref = live.session.ref
         ended = [self.finish(call, reason=reason) for call in list(live.calls.values())]
         verdicts = list(await asyncio.gather(*ended))
         background.forget(self, live)
@@ -402,17 +411,14 @@ class Registry:
         if not live.implicit or live.calls or live.closing:
             return
         if not live.used:
-            self._close_idle(live)
+            self._start_closing(live, _UNUSED)
             return
         live.used = time.monotonic()
         asyncio.get_running_loop().call_later(IDLE_SEC, self._close_if_unused, live, live.used)
 
     def _close_if_unused(self, live: LiveSession, since: float) -> None:
         if live.used == since and not live.calls and not live.closing:
-            self._close_idle(live)
-
-    def _close_idle(self, live: LiveSession) -> None:
-        self._keep(asyncio.create_task(self.close_session(live.session.ref, "it is not used")))
+            self._start_closing(live, _UNUSED)
 
     async def doom(self, path: str) -> bool:
         """The host's own killer is about to kill the cgroup ``path``: the verdicts on the calls in it say so.
@@ -433,7 +439,7 @@ class Registry:
         for call in [call for call in self.calls.values() if call.lease is lease]:
             self.finish(call, reason="the runtime that began it has gone away")
         for live in [live for live in self.sessions.values() if live.lease is lease and not live.closing]:
-            self._keep(asyncio.create_task(self.close_session(live.session.ref, "its runtime has gone away")))
+            self._start_closing(live, "its runtime has gone away")
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         # The loop holds tasks weakly; an error in one must reach the log.

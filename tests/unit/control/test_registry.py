@@ -2,6 +2,7 @@
 """Sessions and calls on a fake hierarchy: their ends, in every order, and reservations."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -304,6 +305,32 @@ def test_sessions_made_for_calls_say_nothing_about_the_next(with_registry, cgrou
         cgroups.set(f"shared/{ref}", "memory.peak", str(G))
         await registry.close_session(ref, "x")
         assert registry.store.session_peak(ref) is None
+
+    with_registry(work)
+
+
+def test_a_call_that_begins_as_an_idle_session_closes_is_in_another(with_registry, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("agentcg.control.registry.IDLE_SEC", 0.01)
+
+    async def work(registry: Registry) -> None:
+        idle = registry.adhoc_session("u0", 0)
+        idle.used = 1.0
+        registry.close_when_idle(idle)
+        begun = []
+
+        def begin_in_the_same_moment() -> None:
+            begun.append(registry.begin(registry.adhoc_session("u0", 0), owner_uid=0, name="c1", command="x")[0])
+
+        # The loop runs timers that are due in the order of their times: this one right behind that of the close.
+        asyncio.get_running_loop().call_later(0.01, begin_in_the_same_moment)
+        time.sleep(0.05)  # noqa: ASYNC251  so that both are due at once
+        await asyncio.sleep(0.01)
+        await registry.settle()
+        (live,) = begun
+        assert live.session is not idle
+        assert live.finishing is None
+        assert idle.session.ref not in registry.sessions
+        await registry.finish(live, exit_code=0)
 
     with_registry(work)
 
