@@ -14,8 +14,11 @@ from machine.layout import Cache
 __all__ = ["KVM", "TCG", "TCG_ONE_THREAD", "choose"]
 
 KVM = ("-accel", "kvm", "-cpu", "host")
-TCG = ("-accel", "tcg,thread=multi", "-cpu", "max")
-TCG_ONE_THREAD = ("-accel", "tcg,thread=single", "-cpu", "max")
+_EMULATED = "max,-erms,-fsrm"
+"""QEMU emulates `rep movsb` and `rep stosb` a byte at a time. Without these two flags kernel and libc copy and clear
+by words: to touch 100 MiB took 0.25 s and not 0.57 s, to start a Python a sixth less (6.12, QEMU 7.2)."""
+TCG = ("-accel", "tcg,thread=multi", "-cpu", _EMULATED)
+TCG_ONE_THREAD = ("-accel", "tcg,thread=single", "-cpu", _EMULATED)
 """CPUs take turns. Where a kernel patches its own code often, as when a sched_ext scheduler is loaded, it may die
 otherwise of a breakpoint that another emulated CPU still sees."""
 _TRIAL_LIMIT = 15.0
