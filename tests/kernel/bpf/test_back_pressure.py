@@ -93,8 +93,15 @@ def test_all_calls_are_held_while_a_protected_session_reclaims_for_a_limit_of_al
         before = held(events, scheduler)
         (protected.path / "memory.high").write_text("max")
         (cgroup.path / "memory.max").write_text(str(32 * M))
+
+        def told_and_put_aside():
+            # On one slow CPU a hold may be over before the hog is looked at again: the next one tries, then.
+            if protected.children[-1].poll() is not None:
+                protected.eat("64M")
+            return (now := held(events, scheduler)) > before and now[1] > before[1] and now
+
         protected.eat("64M")
-        return before, await until(lambda: (now := held(events, scheduler)) > before and now[1] > before[1] and now)
+        return before, await until(told_and_put_aside)
 
     before, after = run(cgroup, reserved, body)
     print(f"before {before}, told and put aside {after}")
