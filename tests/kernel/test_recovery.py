@@ -14,6 +14,8 @@ from typing import Any
 
 from agentcg.launcher import launcher_path
 
+LIVE = 20
+
 
 def launch(daemon: Any, *command: str) -> "subprocess.Popen[str]":
     options = ["--socket", daemon.socket, "--verdict", "json", "--without-daemon", "fail"]
@@ -49,33 +51,33 @@ class Gate:
 
 def test_every_live_call_is_found_again(own_daemon: Any, tools: Any, tmp_path: Path) -> None:
     gate = Gate(tmp_path)
-    running = [launch(own_daemon, *gate.command) for _ in range(50)]
+    running = [launch(own_daemon, *gate.command) for _ in range(LIVE)]
     with own_daemon.client() as client:
-        tools.wait_for(lambda: client.status().calls == 50, 60)
+        tools.wait_for(lambda: client.status().calls == LIVE, 60)
         before = sorted(call.call for call in client.calls())
     own_daemon.signal(signal.SIGKILL)
     own_daemon.start()
     with own_daemon.client() as client:
         assert sorted(call.call for call in client.calls()) == before
-        assert client.status().callsAdopted == 50
+        assert client.status().callsAdopted == LIVE
         time.sleep(6)  # Longer than the grace that a runtime has which went away meanwhile.
-        assert len(client.calls()) == 50
+        assert len(client.calls()) == LIVE
     gate.open()
     found = Counter((item["outcome"], item.get("exitCode")) for item in map(verdict, running))
-    assert found == {("exit_status", 7): 50}
+    assert found == {("exit_status", 7): LIVE}
     own_daemon.clear()
     kept = sqlite3.connect(own_daemon.directory / "history.sqlite").execute("SELECT count(*) FROM verdicts")
-    assert kept.fetchone() == (50,)
+    assert kept.fetchone() == (LIVE,)
 
 
 def test_killed_while_calls_begin_and_end(own_daemon: Any, tools: Any) -> None:
     """Some calls begin and many end while there is no daemon."""
     running, seen = [], Counter[str]()
     for _ in range(2):
-        running += [launch(own_daemon, "sleep", str(number / 6)) for number in range(30)]
+        running += [launch(own_daemon, "sleep", str(number / 6)) for number in range(15)]
         with own_daemon.client() as client:
             # Begun are counted from each daemon's start.
-            tools.wait_for(lambda: client.status().callsBegun >= 25, 60)
+            tools.wait_for(lambda: client.status().callsBegun >= 12, 60)
         own_daemon.signal(signal.SIGKILL)
         own_daemon.start()
     told, refused = [], 0
@@ -96,7 +98,7 @@ def test_killed_while_calls_begin_and_end(own_daemon: Any, tools: Any) -> None:
     kept = [name for (name,) in rows]
     assert len(kept) == len(set(kept))
     assert set(told) <= set(kept)
-    assert len(told) == 60 - refused
+    assert len(told) == 30 - refused
     assert seen["ok"], seen
 
 
