@@ -37,6 +37,7 @@ from agentcg.control.registry import Registry
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
 from agentcg.kernel import systemd
+from agentcg.metrics.serve import Address, Scrapes, bind_address, load_metrics, parse_address
 from agentcg.policy.load import load
 from agentcg.predict.history import Store
 from agentcg.sandbox.docker import Engine, Pattern
@@ -63,6 +64,8 @@ class Options:
     """What all sessions may use together, in bytes; None is all that the host has."""
     operators: str = "agentcg"
     """The group whose members are operators."""
+    metrics: str | None = None
+    """Where Prometheus may scrape: ``127.0.0.1:PORT`` or ``unix:PATH``."""
     observe: bool = False
     confine: bool = False
     """Have BPF programs keep calls in their cgroups, and count what they try, where there is BPF LSM."""
@@ -83,6 +86,7 @@ async def serve(options: Options) -> None:
 
     :raises AgentcgError: if it cannot start; nothing was changed then but the daemon's own cgroup
     """
+    scraped = None if options.metrics is None else (load_metrics(), parse_address("--metrics", options.metrics))
     policy = load(options.policy)
     store = Store(options.history)
     _raise_nofile()
@@ -105,6 +109,7 @@ async def serve(options: Options) -> None:
         registry.reserves.active = settings.has("reserve")
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
+    metrics = None if scraped is None else scraped[0](registry, controller, events)
     await adopt(registry, places_of(root.node.read_record()))
     containers = Containers(registry, Engine(), options.containers)
     holds = events.holds if events is not None else None
@@ -114,6 +119,10 @@ async def serve(options: Options) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    scrapes = None
+    if scraped is not None and metrics is not None:
+        scrapes = Scrapes(_bind_metrics(scraped[1]), metrics.text)
+        await scrapes.start()
     passed = systemd.listen_socket()
     listening = passed or _bind(options.socket)
     server = Server(
@@ -133,6 +142,8 @@ async def serve(options: Options) -> None:
         systemd.notify("STOPPING=1")
         watchdog.cancel()
         server.close()
+        if scrapes is not None:
+            scrapes.close()
         if hook is not None:
             hook.close()
         if passed is None:
@@ -197,14 +208,18 @@ def _lock(root: Root) -> None:
         ) from error
 
 
-def _bind(path: str) -> socket.socket:
+def _bind_metrics(address: Address) -> socket.socket:
+    return _bind(address, "--metrics") if isinstance(address, str) else bind_address(address)
+
+
+def _bind(path: str, option: str = "--socket") -> socket.socket:
     """Return a socket bound to ``path``, in the place of one that nobody listens on any more."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         if _is_socket(path):
             if sock.connect_ex(path) == 0:
-                raise AgentcgError(f"another daemon listens on {path}", hint="stop it first, or name another --socket")
+                raise AgentcgError(f"another daemon listens on {path}", hint=f"stop it first, or name another {option}")
             os.unlink(path)
             sock.close()
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -213,7 +228,7 @@ def _bind(path: str) -> socket.socket:
         os.chmod(path, 0o666)  # noqa: S103
     except OSError as error:
         sock.close()
-        hint = "name another --socket" if error.errno == errno.EADDRINUSE else "run as root, or name another --socket"
+        hint = f"{'' if error.errno == errno.EADDRINUSE else 'run as root, or '}name another {option}"
         raise AgentcgError(f"cannot listen on {path}: {error.strerror or error}", hint=hint) from error
     return sock
 

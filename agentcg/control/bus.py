@@ -67,6 +67,10 @@ class Bus:
     def __init__(self) -> None:
         self._sequence = 0
         self._listeners: set[_Listener] = set()
+        self.hooks: list[Callable[[Event], None]] = []
+        """Called with every event at once, so they miss none; they must neither block nor raise."""
+        self.lost = 0
+        """Events that listeners have missed so far."""
 
     def publish(
         self,
@@ -81,12 +85,15 @@ class Bus:
         self._sequence += 1
         event = Event(self._sequence, time.time() if at is None else at, kind, str(subject), message, verdict)
         log.info("%s %s: %s", kind, event.subject, message)
+        for hook in self.hooks:
+            hook(event)
         for listener in self._listeners:
             if not listener.wanted(event):
                 continue
             if len(listener.queue) >= QUEUE:
                 listener.queue.popleft()
                 listener.lost += 1
+                self.lost += 1
             listener.queue.append(event)
             listener.waiting.set()
 

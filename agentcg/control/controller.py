@@ -62,6 +62,8 @@ class Controller:
         self._registry, self._settings, self._dry_run = registry, settings, dry_run
         self._loop = asyncio.get_running_loop()
         self._stops = Stops(registry, dry_run=dry_run)
+        self.actions = self._stops.actions
+        """How often each was done so far."""
         self._eyes = Eyes()
         self._gauges: dict[SessionRef, Gauge] = {}
         self._shared = Gauge(registry.tree.shared)
@@ -336,6 +338,7 @@ class Controller:
         if live is None or live.closing or self._dry_run:
             return
         self._trips[ref] = high
+        self.actions["tripwire"] += 1
         self._registry.tree.trip(live.node, high)
 
     def _earn(self, now: float) -> float:
@@ -352,6 +355,7 @@ class Controller:
         if wanted:
             self._guard.arm(True)
             self._registry.tree.shared.freeze()
+            self.actions["yield"] += 1
         else:
             self._registry.tree.shared.thaw()
         self._yielding = wanted
@@ -368,6 +372,7 @@ class Controller:
         log.info("%sreclaiming %d bytes of page cache from %s", self._would, size, ref)
         self._reclaimed = time.monotonic()
         if not self._dry_run:
+            self.actions["reclaim"] += 1
             task = asyncio.create_task(asyncio.to_thread(_reclaim, live.node.top, size))
             self._reclaiming.add(task)
             task.add_done_callback(self._reclaiming.discard)
@@ -377,6 +382,7 @@ class Controller:
         live = self._registry.calls.get(ref)
         if live is not None and live.finishing is None and not self._dry_run:
             self._killed = time.monotonic()
+            self.actions["kill"] += 1
             self._registry.bus.publish("call_killed", ref, reason)
             self._registry.finish(live, reason=reason)
 

@@ -73,6 +73,11 @@ class KernelEvents:
             )
         registry.kernel_tells = True
 
+    @property
+    def lost(self) -> int:
+        """Events of the kernel that were lost so far."""
+        return self._events.lost
+
     def close(self) -> None:
         """Stop listening. Nothing is left attached."""
         self._events.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -14,10 +14,15 @@ from agentcg.cgroup.tree import SessionNode
 from agentcg.control.lease import Lease
 from agentcg.model import CallRef, Session, ToolCall, Verdict
 
-__all__ = ["LiveCall", "LiveSession", "oom_score_adj", "read_call", "read_session"]
+__all__ = ["STATES", "LiveCall", "LiveSession", "State", "oom_score_adj", "read_call", "read_session"]
 
 _FORMAT = 1
 _T = TypeVar("_T")
+
+State = Literal["running", "throttled", "frozen", "held", "ending"]
+STATES: tuple[State, ...] = get_args(State)
+"""What a call does. ``throttled``: it runs, and has come to its memory.high. ``frozen``: it or its session is stopped.
+``held``: it was stopped before it had run. ``ending``: it is over, and what it left is dealt with."""
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +101,15 @@ class LiveCall:
     def ref(self) -> CallRef:
         """The call's full name."""
         return self.call.ref
+
+    @property
+    def state(self) -> State:
+        """What it does now."""
+        if self.finishing is not None:
+            return "ending"
+        if self.still_since is not None:
+            return "held" if self.held else "frozen"
+        return "throttled" if self.throttle_told else "running"
 
     @property
     def directory(self) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 
 from agentcg.cgroup.node import Node
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
-from agentcg.control.view import Subject
+from agentcg.control.view import Action, Subject
 from agentcg.control.watch import pause_duration, watch_duration
 from agentcg.model import CallRef
 
@@ -28,6 +29,8 @@ class Stops:
         self._refused = False
         """The kernel refused to stop somebody."""
         self._timed: dict[Subject, int | None] = {}
+        self.actions: Counter[Action] = Counter()
+        """How often each was done so far."""
 
     @property
     def any(self) -> bool:
@@ -85,8 +88,10 @@ class Stops:
             stand_still(call, now)
         if isinstance(live, LiveCall) and not live.leaf.populated:
             live.held = True
+            self.actions["hold"] += 1
             self._registry.bus.publish("call_held", subject, why)
             return
+        self.actions["freeze"] += 1
         self._registry.bus.publish("call_frozen" if isinstance(live, LiveCall) else "session_frozen", subject, why)
         self._time(subject, node, now)
 
@@ -119,6 +124,7 @@ class Stops:
             log.error("%s cannot be let go on: %s", subject, error)
         if isinstance(live, LiveCall):
             live.held = False
+        self.actions["thaw"] += 1
         for call in _calls(live):
             if call.stopped is None and call.session.stopped is None:
                 go_on(self._registry, call)

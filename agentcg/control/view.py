@@ -9,7 +9,18 @@ from typing import Literal, TypeAlias, get_args
 
 from agentcg.model import CallRef, SessionRef
 
-__all__ = ["MECHANISMS", "CallView", "Mechanism", "Plan", "SessionView", "Settings", "Snapshot", "Subject"]
+__all__ = [
+    "ACTIONS",
+    "MECHANISMS",
+    "Action",
+    "CallView",
+    "Mechanism",
+    "Plan",
+    "SessionView",
+    "Settings",
+    "Snapshot",
+    "Subject",
+]
 
 Subject: TypeAlias = CallRef | SessionRef
 """What can be stopped by itself: a call, or a session with its agent and all its calls."""
@@ -17,6 +28,11 @@ Subject: TypeAlias = CallRef | SessionRef
 Mechanism = Literal["reserve", "hold", "tripwire", "yield", "cpu", "reclaim", "kill"]
 MECHANISMS: tuple[Mechanism, ...] = get_args(Mechanism)
 """What the controller can do, each of which can be left out."""
+
+Action = Literal["hold", "freeze", "thaw", "tripwire", "yield", "reclaim", "kill"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+"""What it does with that: ``hold`` stops a call before it has run, ``freeze`` any other and whole sessions, ``thaw``
+lets either go on; ``tripwire`` moves a session's memory.high."""
 
 
 @dataclass(frozen=True, slots=True)
