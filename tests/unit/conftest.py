@@ -5,8 +5,12 @@ own registry and server on it."""
 import asyncio
 import json
 import os
+import pty
+import select
+import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,6 +278,7 @@ class Served:
     cgroups: Any
     cgroup: str = "/elsewhere"
     registry: Registry = field(init=False)
+    listening: Server = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     unhandled: list[dict[str, Any]] = field(default_factory=list)
 
@@ -339,7 +344,7 @@ def served(  # type: ignore[no-untyped-def]
         server.loop = asyncio.get_running_loop()
         server.loop.set_exception_handler(lambda _, context: server.unhandled.append(context))
         registry = server.registry = new_registry()
-        listening = Server(
+        listening = server.listening = Server(
             sock,
             Service(registry, Containers(registry, Engine())).interfaces,
             lambda peer: registry.drop_lease(peer.lease),
@@ -360,3 +365,65 @@ def served(  # type: ignore[no-untyped-def]
     thread.join(10)
     assert not thread.is_alive()
     assert not server.unhandled
+
+
+class Terminal:
+    """A program as the leader of a terminal's session."""
+
+    def __init__(self, argv: list[str], environment: dict[str, str]) -> None:
+        self.pid, self.fd = pty.fork()
+        if not self.pid:
+            os.execvpe(argv[0], argv, environment)
+        self.seen = ""
+        self.over = False
+
+    def read(self, deadline: float) -> bool:
+        """Read some more until ``deadline``, on the monotonic clock. False if there is nothing more to read."""
+        ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
+        if not ready:
+            return False
+        try:
+            self.seen += os.read(self.fd, 65_536).decode(errors="replace")
+        except OSError:  # the other side is closed
+            return False
+        return True
+
+    def expect(self, text: str) -> str:
+        """Wait for a text, and return what came before it."""
+        deadline = time.monotonic() + 10
+        while text not in self.seen:
+            assert self.read(deadline), f"no {text!r} in {self.seen!r}"
+        head, self.seen = self.seen.split(text, 1)
+        return head
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.fd, keys)
+
+    def wait(self) -> int:
+        """Wait for the program's end and return its status, as :attr:`subprocess.Popen.returncode`."""
+        _, status = os.waitpid(self.pid, 0)
+        self.over = True
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(status)
+
+    def hang_up(self) -> int:
+        """Take the terminal away, and wait for the program's end."""
+        os.close(self.fd)
+        self.fd = os.open(os.devnull, os.O_RDONLY)
+        return self.wait()
+
+
+@pytest.fixture
+def open_terminal() -> Iterator[Callable[[list[str], dict[str, str]], Terminal]]:
+    """Return what runs a program at a terminal; what still runs at the end is killed."""
+    opened: list[Terminal] = []
+
+    def run(argv: list[str], environment: dict[str, str]) -> Terminal:
+        opened.append(Terminal(argv, environment))
+        return opened[-1]
+
+    yield run
+    for terminal in opened:
+        if not terminal.over:
+            os.kill(terminal.pid, signal.SIGKILL)
+            terminal.wait()

@@ -1,69 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """agentcg-exec at a terminal: the interrupt key, and a shell's job control."""
 
-import os
-import pty
-import select
 import shutil
 import time
 
 import pytest
 
 
-class Terminal:
-    """A program as the leader of a terminal's session."""
-
-    def __init__(self, argv, environment):
-        self.pid, self.fd = pty.fork()
-        if not self.pid:
-            os.execvpe(argv[0], argv, environment)
-        self.seen = ""
-
-    def expect(self, text):
-        deadline = time.monotonic() + 10
-        while text not in self.seen:
-            ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
-            assert ready, f"no {text!r} in {self.seen!r}"
-            try:
-                self.seen += os.read(self.fd, 4096).decode()
-            except OSError:  # the other side is closed
-                pytest.fail(f"no {text!r} in {self.seen!r}")
-        head, self.seen = self.seen.split(text, 1)
-        return head
-
-    def type(self, keys):
-        os.write(self.fd, keys)
-
-    def wait(self):
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-
-def test_interrupt_key_reaches_the_command_once(launcher, environment, daemon):
+def test_interrupt_key_reaches_the_command_once(open_terminal, launcher, environment, daemon):
     script = "trap 'echo hit' INT; echo ready; for i in $(seq 25); do sleep 0.02; done; echo over; exit 3"
-    terminal = Terminal([launcher, "sh", "-c", script], environment)
+    terminal = open_terminal([launcher, "sh", "-c", script], environment)
     terminal.expect("ready")
     terminal.type(b"\x03")
     assert terminal.expect("over").count("hit") == 1
     assert terminal.wait() == 3
 
 
-def test_interrupt_key_ends_both_by_the_signal(launcher, environment, daemon):
-    terminal = Terminal([launcher, "sh", "-c", "echo ready; exec sleep 10"], environment)
+def test_interrupt_key_ends_both_by_the_signal(open_terminal, launcher, environment, daemon):
+    terminal = open_terminal([launcher, "sh", "-c", "echo ready; exec sleep 10"], environment)
     terminal.expect("ready")
     terminal.type(b"\x03")
     assert terminal.wait() == -2
     assert daemon.ended == [{"call": "me/work/c1", "exitCode": None, "signal": 2}]
 
 
-def test_hangup_of_the_terminal_reaches_the_command(launcher, environment, daemon, tmp_path):
+def test_hangup_of_the_terminal_reaches_the_command(open_terminal, launcher, environment, daemon, tmp_path):
     script = f"trap 'echo x > {tmp_path}/heard; exit 0' HUP; echo ready; while :; do sleep 0.02; done"
-    terminal = Terminal([launcher, "sh", "-c", script], environment)
+    terminal = open_terminal([launcher, "sh", "-c", script], environment)
     terminal.expect("ready")
-    os.close(terminal.fd)
-    _, status = os.waitpid(terminal.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert terminal.hang_up() == 0
     assert (tmp_path / "heard").exists()
 
 
@@ -73,10 +38,12 @@ def test_hangup_of_the_terminal_reaches_the_command(launcher, environment, daemo
     [("kill -TSTP $$", 148), ("kill -STOP $$", 147), ("read key", 148)],
     ids=["stops itself", "is stopped", "suspend key"],
 )
-def test_stopped_command_gives_the_terminal_back_and_goes_on(launcher, environment, daemon, stop, status):
+def test_stopped_command_gives_the_terminal_back_and_goes_on(
+    open_terminal, launcher, environment, daemon, stop, status
+):
     command = f"echo ready; {stop}; read line; echo got $line; exit 5"
     script = f"set -m; {launcher} sh -c '{command}'; echo status $?; fg; echo then $?"
-    terminal = Terminal(["bash", "--norc", "-c", script], environment)
+    terminal = open_terminal(["bash", "--norc", "-c", script], environment)
     terminal.expect("ready")
     if stop == "read key":
         time.sleep(0.1)
