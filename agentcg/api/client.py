@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from asyncvarlink import FileDescriptorArray, VarlinkErrorReply, VarlinkInterface, VarlinkMethodReply, varlinksignature
 from asyncvarlink.conversion import ConversionError, FileDescriptorVarlinkType
 
@@ -181,7 +182,23 @@ class Client:
             converted = signature.parameter_type.tojson(parameters)
         except ConversionError as error:
             raise InvalidInput(".".join(map(str, error.location)) or method, error.message) from error
-        message: dict[str, Any] = {"method": f"{interface.name}.{method}", "parameters": converted}
+        for reply, fds in self._ask(interface, method, converted, more=more):
+            with FileDescriptorArray.new_managed() as array:
+                for fd in fds:
+                    array.add(fd)
+                result: dict[str, Any] = signature.return_type.fromjson(
+                    reply.parameters, {FileDescriptorVarlinkType: array}
+                )
+                for key, value in result.items():
+                    if hasattr(value, "take"):
+                        result[key] = value.take()
+            yield result
+
+    def _ask(
+        self, interface: type[VarlinkInterface], method: str, parameters: Mapping[str, Any], *, more: bool
+    ) -> Iterator[tuple[VarlinkMethodReply, list[int]]]:
+        """Send a request and yield each reply as it is, with the descriptors that came with it."""
+        message: dict[str, Any] = {"method": f"{interface.name}.{method}", "parameters": parameters}
         try:
             self._sock.sendall(json.dumps(message | ({"more": True} if more else {})).encode() + b"\0")
             while True:
@@ -189,16 +206,7 @@ class Client:
                 reply = VarlinkMethodReply.fromjson(json.loads(text))
                 if reply.error is not None:
                     interface.raise_error(reply)
-                with FileDescriptorArray.new_managed() as array:
-                    for fd in fds:
-                        array.add(fd)
-                    result: dict[str, Any] = signature.return_type.fromjson(
-                        reply.parameters, {FileDescriptorVarlinkType: array}
-                    )
-                    for key, value in result.items():
-                        if hasattr(value, "take"):
-                            result[key] = value.take()
-                yield result
+                yield reply, fds
                 if not reply.continues:
                     return
         except VarlinkErrorReply as error:
@@ -294,6 +302,11 @@ class Client:
         verdict: types.Verdict = self.invoke(wire.CallInterface, "Kill", call=call, reason=reason)["verdict"]
         return verdict
 
+    def amend(self, call: str, **intent: Any) -> tuple[types.Limits, list[str]]:
+        """Change what a running call may use, by its full name. Returns the limits in force, and notes on them."""
+        reply = self.invoke(wire.CallInterface, "Amend", call=call, intent=declare(intent) or types.Intent())
+        return reply["limits"], reply["notes"]
+
     def attach(self, container: str) -> types.SessionInfo:
         """Make a running Docker container, by name or id, a session."""
         session: types.SessionInfo = self.invoke(wire.ContainerInterface, "Attach", container=container)["session"]
@@ -308,6 +321,16 @@ class Client:
         """Return what the daemon says of itself."""
         status: types.Status = self.invoke(wire.MonitorInterface, "GetStatus")["status"]
         return status
+
+    def snapshot(self) -> types.SnapshotPart:
+        """Return all that we may see, put together."""
+        parts = [
+            msgspec.convert(reply.parameters["part"], types.SnapshotPart)
+            for reply, _ in self._ask(wire.MonitorInterface, "GetSnapshot", {}, more=True)
+        ]
+        for part in parts[1:]:
+            parts[0].calls += part.calls
+        return parts[0]
 
     def watch(self, session: str | None = None) -> Iterator[types.Event]:
         """Yield events as they happen. The connection can do nothing else from here on."""
@@ -428,10 +451,7 @@ class Call(BegunCall):
 
     def amend(self, **intent: Any) -> types.Limits:
         """Change what the running call may use; returns the limits in force."""
-        reply = self._client.invoke(
-            wire.CallInterface, "Amend", call=self.name, intent=declare(intent) or types.Intent()
-        )
-        self.limits, self.notes = reply["limits"], reply["notes"]
+        self.limits, self.notes = self._client.amend(self.name, **intent)
         return self.limits
 
     def end(self, *, exit_code: int | None = None, signal: int | None = None) -> types.Verdict:

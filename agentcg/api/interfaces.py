@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 from asyncvarlink import FileDescriptor, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
 
-from agentcg.api.types import Budget, Event, Intent, Limits, SessionInfo, Status, ToolCallInfo, Verdict
+from agentcg.api.types import Budget, Event, Intent, Limits, SessionInfo, SnapshotPart, Status, ToolCallInfo, Verdict
 
 __all__ = ["INTERFACES", "CallInterface", "ContainerInterface", "ErrorInterface", "MonitorInterface"]
 __all__ += ["SessionInterface"]
@@ -212,6 +212,13 @@ class MonitorInterface(_Handled, VarlinkInterface, name="dev.agentcg.Monitor"):
     def GetStatus(self) -> Status:
         """The daemon and what it can enforce here."""
         return self._handler.status()
+
+    @varlinkmethod(return_parameter="part")
+    async def GetSnapshot(self) -> AsyncIterator[SnapshotPart]:
+        """All that the peer may see, in parts: the first has all but the calls, each further one some of these, so that
+        nobody else waits for the answer as a whole."""
+        async for part in self._handler.snapshot():
+            yield part
 
     @varlinkmethod(return_parameter="event", delay_generator=False)
     async def Watch(self, *, session: str | None = None) -> AsyncIterator[Event]:

@@ -18,7 +18,7 @@ from agentcg.api import types
 from agentcg.api.peer import Peer
 from agentcg.api.types import from_wire, to_wire
 from agentcg.cgroup.node import Leaf
-from agentcg.cgroup.usage import cpu_sec, memory_current, pids_current
+from agentcg.cgroup.usage import cpu_sec, memory_current, memory_high, memory_pressure, pids_current
 from agentcg.control.bus import Event
 from agentcg.control.containers import Containers
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
@@ -29,6 +29,8 @@ from agentcg.policy.hint import parse_hint
 from agentcg.verdict import one_line
 
 __all__ = ["Service"]
+
+SNAPSHOT_CALLS = 16  # In a part: about a millisecond's work.
 
 
 class Service:
@@ -297,6 +299,18 @@ class _Monitor(_Handler):
             refused=registry.refused,
         )
 
+    async def snapshot(self) -> AsyncIterator[types.SnapshotPart]:
+        now, may_see = time.time(), self.peer.may_speak_for
+        sessions = _Sessions(self.service, self.peer).list()
+        recent = [one for owner_uid, one in reversed(self.registry.recent) if may_see(one.ref.session, owner_uid)]
+        verdicts = [types.verdict_to_wire(verdict) for verdict in recent]
+        yield types.SnapshotPart(now, self.status(), sessions, [], verdicts)
+        visible = [live for live in self.registry.calls.values() if may_see(live.ref.session, live.call.owner_uid)]
+        for first in range(0, len(visible), SNAPSHOT_CALLS):
+            await asyncio.sleep(0)
+            some = [live for live in visible[first : first + SNAPSHOT_CALLS] if live.ref in self.registry.calls]
+            yield types.SnapshotPart(now, None, [], [_call_info(live) for live in some], [])
+
     async def watch(self, session: str | None) -> AsyncIterator[types.Event]:
         only = str(self.session(session).session.ref) if session is not None else None
 
@@ -329,6 +343,10 @@ def _session_info(live: LiveSession) -> types.SessionInfo:
         calls=len(live.calls),
         memoryCurrent=memory_current(live.node.top),
         cpuSec=cpu_sec(live.node.top),
+        state="running" if live.stopped is None else "frozen",
+        memoryHigh=memory_high(live.node.top),
+        memoryReserved=live.reserve or None,
+        memoryPressure=memory_pressure(live.node.top),
     )
 
 
@@ -342,4 +360,8 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         memoryCurrent=memory_current(live.leaf),
         pidsCurrent=pids_current(live.leaf),
         cpuSec=cpu_sec(live.leaf),
+        state=live.state,
+        stoppedSec=live.still_sec or None,
+        durationPredictedSec=live.expected_sec,
+        memoryPressure=memory_pressure(live.leaf),
     )

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from agentcg import model
 from agentcg.model import CpuClass, Outcome
 
-__all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "Status", "ToolCallInfo", "Usage", "Verdict"]
-__all__ += ["camel", "from_wire", "to_wire", "verdict_to_wire"]
+__all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "SnapshotPart", "Status", "ToolCallInfo"]
+__all__ += ["Usage", "Verdict", "camel", "from_wire", "to_wire", "verdict_to_wire"]
 
 
 @dataclass
@@ -89,7 +89,9 @@ class Usage:
 
 @dataclass
 class SessionInfo:
-    """A session. ``session`` is its full name, TENANT/SESSION; ``container`` the id of the container that it is."""
+    """A session. ``session`` is its full name, TENANT/SESSION; ``container`` the id of the container that it is.
+    ``state`` is running or frozen, ``memoryHigh`` where it is slowed down now, ``memoryReserved`` what is set aside for
+    it, and ``memoryPressure`` the share of the last 10 s, in percent, in which some of its tasks waited for memory."""
 
     session: str
     ownerUid: int
@@ -101,11 +103,17 @@ class SessionInfo:
     container: str | None = None
     memoryCurrent: int | None = None
     cpuSec: float | None = None
+    state: str | None = None
+    memoryHigh: int | None = None
+    memoryReserved: int | None = None
+    memoryPressure: float | None = None
 
 
 @dataclass
 class ToolCallInfo:
-    """A running call. ``call`` is its full name, TENANT/SESSION/CALL."""
+    """A running call. ``call`` is its full name, TENANT/SESSION/CALL. ``state`` is running, throttled, frozen, held or
+    ending; ``stoppedSec`` for how long it stood still so far. ``durationPredictedSec`` is how long it is expected to
+    run: as declared, or as 95 of 100 calls like it did. ``memoryPressure`` is as a session's."""
 
     call: str
     ownerUid: int
@@ -119,6 +127,10 @@ class ToolCallInfo:
     memoryCurrent: int | None = None
     pidsCurrent: int | None = None
     cpuSec: float | None = None
+    state: str | None = None
+    stoppedSec: float | None = None
+    durationPredictedSec: float | None = None
+    memoryPressure: float | None = None
 
 
 @dataclass
@@ -173,6 +185,18 @@ class Status:
     callsEnded: int
     callsAdopted: int
     refused: int
+
+
+@dataclass
+class SnapshotPart:
+    """A part of what there is at ``time``, to be put together. ``status`` is there once; ``verdicts`` are the last few,
+    the newest first."""
+
+    time: float
+    status: Status | None
+    sessions: list[SessionInfo]
+    calls: list[ToolCallInfo]
+    verdicts: list[Verdict]
 
 
 _T = TypeVar("_T")

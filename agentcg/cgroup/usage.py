@@ -7,7 +7,7 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Node
 from agentcg.model import Usage
 
-__all__ = ["cpu_sec", "memory_current", "memory_peak", "pids_current", "read_usage"]
+__all__ = ["cpu_sec", "memory_current", "memory_high", "memory_peak", "memory_pressure", "pids_current", "read_usage"]
 
 
 def read_usage(node: Node, duration_sec: float) -> Usage:
@@ -46,6 +46,17 @@ def memory_current(node: Node) -> int | None:
 def memory_peak(node: Node) -> int | None:
     """Return the most memory that was ever charged to ``node``, in bytes."""
     return _count(node, "memory.peak")
+
+
+def memory_high(node: Node) -> int | None:
+    """Return where ``node`` is slowed down, in bytes; None if nowhere."""
+    return _count(node, "memory.high")
+
+
+def memory_pressure(node: Node) -> float | None:
+    """Return the share of the last 10 s, in percent, in which some task of ``node`` waited for memory."""
+    pressure = files.read_pressure(node.fd, "memory.pressure")
+    return None if pressure is None else pressure.some.avg10
 
 
 def pids_current(node: Node) -> int | None:

@@ -117,7 +117,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Le
     written = (record or {}).get("started")
     started = float(written) if isinstance(written, (int, float)) else time.monotonic()
     live = LiveCall(call, leaf, session, lease, started)
-    live.claim = registry.claim_of(call, registry.history_of(call.tool, call.command))
+    registry.expect(live, registry.history_of(call.tool, call.command))
     live.entered = leaf.populated
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1

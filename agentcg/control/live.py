@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
@@ -88,6 +89,8 @@ class LiveCall:
     """Since when nothing in it runs, because it or its session is stopped."""
     stopped_sec: float = 0.0
     """How long that was before."""
+    expected_sec: float | None = None
+    """How long it is expected to run: as declared, or as 95 of 100 calls like it did."""
     entered: bool = False
     """Something was seen in it."""
     doom: str = ""
@@ -110,6 +113,11 @@ class LiveCall:
         if self.still_since is not None:
             return "held" if self.held else "frozen"
         return "throttled" if self.throttle_told else "running"
+
+    @property
+    def still_sec(self) -> float:
+        """How long nothing in it has run so far, because it or its session was stopped."""
+        return self.stopped_sec + (0.0 if self.still_since is None else time.monotonic() - self.still_since)
 
     @property
     def directory(self) -> str:

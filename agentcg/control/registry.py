@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,8 +43,9 @@ __all__ = ["NoSuchCall", "NoSuchSession", "Registry"]
 log = logging.getLogger(__name__)
 
 CLAIM_MARGIN = 1.05  # From the peak of sessions past to what the next one is expected to come to.
-_UNUSED = "it is not used"
+RECENT = 8  # Verdicts at hand.
 IDLE_SEC = 10.0  # To make a session costs more than a short call: keep it for the next one.
+_UNUSED = "it is not used"
 
 
 class NoSuchSession(AgentcgError):
@@ -87,6 +89,8 @@ class Registry:
         self.reserves = Reserves(tree, self.sessions, capacity, limited=limited)
         self.calls: dict[CallRef, LiveCall] = {}
         self.begun = self.ended = self.adopted = self.refused = 0
+        self.recent: deque[tuple[int, Verdict]] = deque(maxlen=RECENT)
+        """The last verdicts, the newest last, and whose calls these were."""
         self.observers: list[Observer] = []
         self.kernel_tells = False
         """Throttling and OOM kills are told by the kernel as they happen; no need to watch the files for them."""
@@ -254,7 +258,7 @@ class Registry:
             raise
         live.calls[name] = self.calls[ref] = made
         live.used = made.started
-        made.claim = self.claim_of(call, history)
+        self.expect(made, history)
         watch_call(self, made)
         self.begun += 1
         self.bus.publish("call_begun", ref, f"{decision.call_class}: {command[:200]!r}")
@@ -271,6 +275,13 @@ class Registry:
     def history_of(self, tool: str, command: str) -> History:
         """Return what calls like this one came to."""
         return self.store.summary(command_key(tool, command))
+
+    def expect(self, live: LiveCall, history: History) -> None:
+        """See what a call will come to: as declared, or as calls like it did."""
+        live.claim = self.claim_of(live.call, history)
+        live.expected_sec = live.call.intent.duration_expected_sec
+        if live.expected_sec is None and history.n >= self.policy.history.min_calls:
+            live.expected_sec = history.duration_p95_sec
 
     def claim_of(self, call: ToolCall, history: History) -> int | None:
         """Return what a call will come to: as declared, or as calls like it did; None if nothing is known."""
@@ -323,7 +334,7 @@ class Registry:
         write_limits(live.leaf, decision.limits, live.call.limits)
         live.call = replace(live.call, intent=declared, limits=decision.limits)
         live.write()
-        live.claim = self.claim_of(live.call, history)
+        self.expect(live, history)
         watch_duration(self, live)
         for observer in self.observers_of(live.session):
             observer.amended(live)
@@ -388,6 +399,7 @@ class Registry:
             observer.finished(live)
         live.leaf.close()
         self.ended += 1
+        self.recent.append((live.call.owner_uid, verdict))
         self.bus.publish("call_ended", ref, verdict.advice or verdict.outcome, verdict)
         self.close_when_idle(live.session)
 

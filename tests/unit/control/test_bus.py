@@ -61,3 +61,13 @@ def test_a_listener_that_left_is_forgotten() -> None:
         assert not bus._listeners
 
     asyncio.run(run())
+
+
+def test_a_hook_hears_at_once_and_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentcg.control.bus.QUEUE", 1)
+    bus, heard = Bus(), []
+    bus.hooks.append(lambda event: heard.append(event.message))
+    for number in range(5):
+        bus.publish("refused", "t/s", str(number))
+    assert heard == ["0", "1", "2", "3", "4"]
+    assert bus.lost == 0
