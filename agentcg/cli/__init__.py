@@ -29,6 +29,7 @@ _COMMANDS = {
     "session": "Open, list and close sessions, and run an agent in one.",
     "shim": "Put agentcg-exec in the place of the shells that an agent calls.",
     "status": "Show the daemon, its sessions and the calls that are running.",
+    "top": "Show tenants, sessions and calls as they are, until q is pressed.",
     "trace": "Import, check, show and sum up recordings.",
 }
 
