@@ -84,12 +84,12 @@ def test_the_daemon_is_told_what_it_does_not_do(monkeypatch, capsys):
         started.append(options)
 
     monkeypatch.setattr("agentcg.cli.daemon.serve", serve)
-    given = ["--without", "yield", "--without", "kill", "--memory-max", "6G"]
+    given = ["--without", "yield", "--without", "kill", "--memory-max", "6G", "--metrics", "127.0.0.1:9464"]
     assert agentcg(monkeypatch, capsys, "daemon", *given, "--dry-run")[0] == 0
     assert agentcg(monkeypatch, capsys, "daemon")[0] == 0
-    assert [(one.without, one.dry_run, one.memory_max) for one in started] == [
-        ({"yield", "kill"}, True, 6 << 30),
-        (frozenset(), False, None),
+    assert [(one.without, one.dry_run, one.memory_max, one.metrics) for one in started] == [
+        ({"yield", "kill"}, True, 6 << 30, "127.0.0.1:9464"),
+        (frozenset(), False, None, None),
     ]
     status, _, err = agentcg(monkeypatch, capsys, "daemon", "--without", "sleep")
     assert status == 2

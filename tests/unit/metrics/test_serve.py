@@ -3,6 +3,8 @@
 
 import asyncio
 import http.client
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentcg import daemon
+from agentcg.api.client import Client
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.metrics import serve
 from agentcg.metrics.collect import Metrics
@@ -145,6 +148,41 @@ def test_what_cannot_be_read_is_an_error_of_the_server(tmp_path: Path) -> None:
         return line
 
     assert asyncio.run(run()).startswith(b"HTTP/1.1 500 ")
+
+
+def test_the_daemon_serves_them_until_it_ends(cgroups, root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """The whole daemon, but for what only a kernel can be: the hierarchy, and the wait for its files."""
+    monkeypatch.setattr(daemon, "open_root", lambda path, observe: root)
+    monkeypatch.setattr(daemon, "EventPoll", lambda loop: cgroups.poll)
+    monkeypatch.setattr(cgroups.poll, "close", lambda: None, raising=False)
+    monkeypatch.setattr("agentcg.daemon.gc.freeze", lambda: None)
+    options = daemon.Options(
+        socket=str(tmp_path / "sock"), history=str(tmp_path / "history"), metrics=f"unix:{tmp_path}/metrics", root="/"
+    )
+
+    async def run() -> bytes:
+        serving = asyncio.create_task(daemon.serve(options))
+        async with asyncio.timeout(20):
+            while not (tmp_path / "sock").exists():
+                assert not serving.done(), await serving
+                await asyncio.sleep(0.01)
+            with await asyncio.to_thread(Client, options.socket) as client:
+                call = await asyncio.to_thread(client.call, ["pytest"])
+                await asyncio.to_thread(call.end, exit_code=0)
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "metrics"))
+            writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+            text = await reader.read()
+            writer.close()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+        return text
+
+    text = asyncio.run(run())
+    lines = text.splitlines()
+    assert b'agentcg_calls_ended_total{class="test",outcome="ok"} 1.0' in lines
+    assert b"agentcg_memory_capacity_bytes " in text
+    assert b'agentcg_controller_actions_total{action="freeze"} 0.0' in lines
+    assert not (tmp_path / "metrics").exists()
 
 
 @pytest.mark.parametrize(
