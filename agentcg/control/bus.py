@@ -7,13 +7,13 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from agentcg.model import Verdict
 
-__all__ = ["Bus", "Event", "EventKind"]
+__all__ = ["Bus", "Event", "EventKind", "Listeners"]
 
 log = logging.getLogger("agentcg.events")
 
@@ -53,24 +53,74 @@ class Event:
     verdict: Verdict | None = None
 
 
-class _Listener:
-    def __init__(self, wanted: Callable[[Event], bool]) -> None:
+_T = TypeVar("_T")
+
+
+class _Listener(Generic[_T]):
+    def __init__(self, wanted: Callable[[_T], bool], first: Iterable[_T]) -> None:
         self.wanted = wanted
-        self.queue: deque[Event] = deque()
+        self.queue: deque[_T] = deque(first)
         self.lost = 0
         self.waiting = asyncio.Event()
+        if self.queue:
+            self.waiting.set()
 
 
-class Bus:
-    """One publisher, any number of listeners, on one event loop."""
+class Listeners(Generic[_T]):
+    """One teller, any number of listeners, on one event loop.
+
+    :param lost: what to tell a listener that missed so many
+    """
+
+    def __init__(self, lost: Callable[[int], _T]) -> None:
+        self._tell_lost = lost
+        self._listeners: set[_Listener[_T]] = set()
+        self.lost = 0
+        """What listeners have missed so far."""
+
+    def tell(self, item: _T) -> None:
+        """Tell every listener."""
+        for listener in self._listeners:
+            if not listener.wanted(item):
+                continue
+            if len(listener.queue) >= QUEUE:
+                listener.queue.popleft()
+                listener.lost += 1
+                self.lost += 1
+            listener.queue.append(item)
+            listener.waiting.set()
+
+    async def listen(
+        self, wanted: Callable[[_T], bool] = lambda item: True, first: Callable[[], Iterable[_T]] = tuple
+    ) -> AsyncIterator[_T]:
+        """Yield what ``first`` returns now, and then everything that is ``wanted``, which is asked when it is told."""
+        listener = _Listener(wanted, first())
+        self._listeners.add(listener)
+        try:
+            while True:
+                await listener.waiting.wait()
+                listener.waiting.clear()
+                if listener.lost:
+                    yield self._tell_lost(listener.lost)
+                    listener.lost = 0
+                while listener.queue:
+                    yield listener.queue.popleft()
+        finally:
+            self._listeners.discard(listener)
+
+
+def _missed(count: int) -> Event:
+    return Event(0, time.time(), "lost", "", f"{count} events were missed: read faster")
+
+
+class Bus(Listeners[Event]):
+    """Tells of what happens to sessions and calls."""
 
     def __init__(self) -> None:
+        super().__init__(_missed)
         self._sequence = 0
-        self._listeners: set[_Listener] = set()
         self.hooks: list[Callable[[Event], None]] = []
         """Called with every event at once, so they miss none; they must neither block nor raise."""
-        self.lost = 0
-        """Events that listeners have missed so far."""
 
     def publish(
         self,
@@ -87,28 +137,4 @@ class Bus:
         log.info("%s %s: %s", kind, event.subject, message)
         for hook in self.hooks:
             hook(event)
-        for listener in self._listeners:
-            if not listener.wanted(event):
-                continue
-            if len(listener.queue) >= QUEUE:
-                listener.queue.popleft()
-                listener.lost += 1
-                self.lost += 1
-            listener.queue.append(event)
-            listener.waiting.set()
-
-    async def listen(self, wanted: Callable[[Event], bool] = lambda event: True) -> AsyncIterator[Event]:
-        """Yield every event from now on that is ``wanted``, which is asked when it happens."""
-        listener = _Listener(wanted)
-        self._listeners.add(listener)
-        try:
-            while True:
-                await listener.waiting.wait()
-                listener.waiting.clear()
-                if listener.lost:
-                    yield Event(0, time.time(), "lost", "", f"{listener.lost} events were missed: read faster")
-                    listener.lost = 0
-                while listener.queue:
-                    yield listener.queue.popleft()
-        finally:
-            self._listeners.discard(listener)
+        self.tell(event)
