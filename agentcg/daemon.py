@@ -14,7 +14,7 @@ import resource
 import signal
 import socket
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -33,6 +33,7 @@ from agentcg.control.adopt import adopt
 from agentcg.control.bus import Bus
 from agentcg.control.containers import Containers, places_of
 from agentcg.control.controller import Controller
+from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
@@ -115,6 +116,10 @@ async def serve(options: Options) -> None:
     holds = events.holds if events is not None else None
     scheduling = scheduling_rung.start(registry, root, holds) if options.scheduler else None
     hook = prekill.start(root, registry.doom)
+    rules = policy.kv
+    if options.observe or options.dry_run:
+        rules = replace(rules, weights=False, order=False)
+    coordinator = Coordinator(registry, rules, scheduling.weigh if scheduling is not None else lambda live: None)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,10 +130,11 @@ async def serve(options: Options) -> None:
         await scrapes.start()
     passed = systemd.listen_socket()
     listening = passed or _bind(options.socket)
+    service = Service(registry, containers, coordinator)
     server = Server(
         listening,
-        Service(registry, containers).interfaces,
-        lambda peer: registry.drop_lease(peer.lease),
+        service.interfaces,
+        service.lost,
         places=Places(root.path, containers.places),
         operators=options.operators,
     )
@@ -150,6 +156,7 @@ async def serve(options: Options) -> None:
             os.unlink(options.socket)
         containers.close()
         await registry.settle()
+        coordinator.close()
         if controller is not None:
             controller.close()
         if scheduling is not None:

@@ -33,6 +33,7 @@ __all__ = [
     "ToolCall",
     "Usage",
     "Verdict",
+    "check_range",
     "cut_command",
     "validate_command",
     "validate_name",
@@ -161,15 +162,15 @@ class Intent:
 
     def validate(self, place: str = "intent") -> Intent:
         """Return self. :raises InvalidInput: naming the first field out of its range."""
-        _in_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)
-        _in_range(place, "memoryMax", self.memory_max, 1, MAX_BYTES)
-        _in_range(place, "swapMax", self.swap_max, 0, MAX_BYTES)
-        _in_range(place, "pidsMax", self.pids_max, 1, 4_194_304)
-        _in_range(place, "cpuCores", self.cpu_cores, 0.01, 8192)
-        _in_range(place, "durationExpectedSec", self.duration_expected_sec, 0, 31_536_000)
-        _in_range(place, "durationMaxSec", self.duration_max_sec, 0.001, 31_536_000)
-        _in_range(place, "networkRate", self.network_rate, 0, MAX_BYTES)
-        _in_range(place, "priority", self.priority, 0, 100)
+        check_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)
+        check_range(place, "memoryMax", self.memory_max, 1, MAX_BYTES)
+        check_range(place, "swapMax", self.swap_max, 0, MAX_BYTES)
+        check_range(place, "pidsMax", self.pids_max, 1, 4_194_304)
+        check_range(place, "cpuCores", self.cpu_cores, 0.01, 8192)
+        check_range(place, "durationExpectedSec", self.duration_expected_sec, 0, 31_536_000)
+        check_range(place, "durationMaxSec", self.duration_max_sec, 0.001, 31_536_000)
+        check_range(place, "networkRate", self.network_rate, 0, MAX_BYTES)
+        check_range(place, "priority", self.priority, 0, 100)
         for name, value in (("cpuClass", self.cpu_class), ("ioClass", self.io_class)):
             if value is not None and value not in get_args(CpuClass):
                 raise InvalidInput(f"{place}.{name}", f"{_shown(value)} is not one of {', '.join(get_args(CpuClass))}")
@@ -182,7 +183,8 @@ class Intent:
         return self
 
 
-def _in_range(place: str, name: str, value: float | None, low: float, high: float) -> None:
+def check_range(place: str, name: str, value: float | None, low: float, high: float) -> None:
+    """:raises InvalidInput: unless a number is between two others; None is not declared, and so none"""
     # bool is an int in Python, and a JSON NaN compares false to everything: refuse both.
     if value is not None and (isinstance(value, bool) or not low <= value <= high):
         raise InvalidInput(f"{place}.{name}", f"{value} is not between {low} and {high}")
@@ -204,12 +206,12 @@ class Budget:
 
     def validate(self, place: str = "budget") -> Budget:
         """Return self. :raises InvalidInput: naming the first field out of its range."""
-        _in_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)
-        _in_range(place, "memoryMax", self.memory_max, 1, MAX_BYTES)
-        _in_range(place, "swapMax", self.swap_max, 0, MAX_BYTES)
-        _in_range(place, "pidsMax", self.pids_max, 1, 4_194_304)
-        _in_range(place, "cpuWeight", self.cpu_weight, 1, 10_000)
-        _in_range(place, "cpuCores", self.cpu_cores, 0.01, 8192)
+        check_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)
+        check_range(place, "memoryMax", self.memory_max, 1, MAX_BYTES)
+        check_range(place, "swapMax", self.swap_max, 0, MAX_BYTES)
+        check_range(place, "pidsMax", self.pids_max, 1, 4_194_304)
+        check_range(place, "cpuWeight", self.cpu_weight, 1, 10_000)
+        check_range(place, "cpuCores", self.cpu_cores, 0.01, 8192)
         return self
 
 

@@ -338,6 +338,26 @@ class Client:
         for reply in self._exchange(wire.MonitorInterface, "Watch", {"session": session}, more=True):
             yield reply["event"]
 
+    def kv_hello(self, engine: str, *, total_blocks: int, block_bytes: int) -> None:
+        """Speak as an engine from here on: an LLM server with a KV cache of so many blocks."""
+        self.invoke(wire.KvInterface, "Hello", engine=engine, totalBlocks=total_blocks, blockBytes=block_bytes)
+
+    def kv_report(self, sessions: Sequence[types.KvSession] = (), queue: types.KvQueue | None = None) -> list[str]:
+        """Say what sessions have in the cache now, and who waits; return the sessions that are not known."""
+        unknown: list[str] = self.invoke(wire.KvInterface, "Report", sessions=list(sessions), queue=queue)["unknown"]
+        return unknown
+
+    def kv_engines(self) -> list[types.KvEngine]:
+        """Return every engine that has said hello."""
+        engines: list[types.KvEngine] = self.invoke(wire.KvInterface, "List")["engines"]
+        return engines
+
+    def kv_listen(self) -> Iterator[types.KvEvent]:
+        """Yield what an engine is told of calls. The connection can do nothing else from here on."""
+        self._sock.settimeout(None)
+        for reply in self._exchange(wire.KvInterface, "Listen", {}, more=True):
+            yield reply["event"]
+
 
 class Session:
     """An open session; a context manager that closes it."""

@@ -16,9 +16,23 @@ from typing import Any, TypedDict
 
 from asyncvarlink import FileDescriptor, TypedVarlinkErrorReply, VarlinkInterface, varlinkmethod
 
-from agentcg.api.types import Budget, Event, Intent, Limits, SessionInfo, SnapshotPart, Status, ToolCallInfo, Verdict
+from agentcg.api.types import (
+    Budget,
+    Event,
+    Intent,
+    KvEngine,
+    KvEvent,
+    KvQueue,
+    KvSession,
+    Limits,
+    SessionInfo,
+    SnapshotPart,
+    Status,
+    ToolCallInfo,
+    Verdict,
+)
 
-__all__ = ["INTERFACES", "CallInterface", "ContainerInterface", "ErrorInterface", "MonitorInterface"]
+__all__ = ["INTERFACES", "CallInterface", "ContainerInterface", "ErrorInterface", "KvInterface", "MonitorInterface"]
 __all__ += ["SessionInterface"]
 __all__ += ["Denied", "Failed", "Invalid", "NestedCall", "NoSuchCall", "NoSuchSession"]
 
@@ -228,10 +242,41 @@ class MonitorInterface(_Handled, VarlinkInterface, name="dev.agentcg.Monitor"):
             yield event
 
 
+class KvInterface(_Handled, VarlinkInterface, name="dev.agentcg.Kv"):
+    """Between tool calls and the KV caches of LLM servers, the engines. Only operators may speak as one, or listen."""
+
+    errors = _ERRORS
+
+    @varlinkmethod
+    def Hello(self, *, engine: str, totalBlocks: int, blockBytes: int) -> None:
+        """This connection is an engine's, with so large a cache. What was said before under its name, or on this
+        connection, is forgotten; so is what it says when the connection goes away."""
+        self._handler.hello(engine, totalBlocks, blockBytes)
+
+    @varlinkmethod(return_parameter="unknown")
+    def Report(self, *, sessions: list[KvSession] | None = None, queue: KvQueue | None = None) -> list[str]:
+        """How it is now with some sessions, each named once, and with the queue. A session without bytes and turns is
+        forgotten; what is left out stays as it was said. Ten seconds without a report, and the queue is taken to be
+        empty. Returns the sessions that are not known here. Of a report that is refused, nothing counts."""
+        return self._handler.report(sessions or [], queue)
+
+    @varlinkmethod(return_parameter="engines")
+    def List(self) -> list[KvEngine]:
+        """Every engine that has said hello, with what it has said."""
+        return self._handler.list()
+
+    @varlinkmethod(return_parameter="event", delay_generator=False)
+    async def Listen(self) -> AsyncIterator[KvEvent]:
+        """Every call that runs, as if it began now, and then what happens to calls, until the connection is closed. A
+        reader that falls more than 1,024 events behind gets one of kind ``lost``, and should listen anew."""
+        async for event in self._handler.listen():
+            yield event
+
+
 class ErrorInterface(_Handled, VarlinkInterface, name="dev.agentcg"):
     """The errors that every interface of agentcg answers with."""
 
     errors = _ERRORS
 
 
-INTERFACES = (ErrorInterface, SessionInterface, CallInterface, ContainerInterface, MonitorInterface)
+INTERFACES = (ErrorInterface, SessionInterface, CallInterface, ContainerInterface, MonitorInterface, KvInterface)

@@ -21,9 +21,11 @@ from agentcg.cgroup.node import Leaf
 from agentcg.cgroup.usage import cpu_sec, memory_current, memory_high, memory_pressure, pids_current
 from agentcg.control.bus import Event
 from agentcg.control.containers import Containers
+from agentcg.control.kv import Coordinator
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
 from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
 from agentcg.errors import InvalidInput
+from agentcg.kv.reports import Engine, Queue, SessionReport
 from agentcg.model import CallRef, SessionRef, validate_command, validate_name
 from agentcg.policy.hint import parse_hint
 from agentcg.verdict import one_line
@@ -36,9 +38,14 @@ SNAPSHOT_CALLS = 16  # In a part: about a millisecond's work.
 class Service:
     """What all connections share."""
 
-    def __init__(self, registry: Registry, containers: Containers) -> None:
-        self.registry, self.containers = registry, containers
+    def __init__(self, registry: Registry, containers: Containers, coordinator: Coordinator) -> None:
+        self.registry, self.containers, self.coordinator = registry, containers, coordinator
         self.started = time.time()
+
+    def lost(self, peer: Peer) -> None:
+        """A peer has hung up: end and forget what stood under its name."""
+        self.registry.drop_lease(peer.lease)
+        self.coordinator.dropped(peer.lease)
 
     def interfaces(self, peer: Peer) -> VarlinkInterfaceRegistry:
         """Return the interfaces as ``peer`` sees them."""
@@ -50,6 +57,7 @@ class Service:
         interfaces.register_interface(wire.CallInterface(_Calls(self, peer)))
         interfaces.register_interface(wire.ContainerInterface(_Containers(self, peer)))
         interfaces.register_interface(wire.MonitorInterface(_Monitor(self, peer)))
+        interfaces.register_interface(wire.KvInterface(_Kv(self, peer)))
         return interfaces
 
 
@@ -94,6 +102,14 @@ class _Handler:
         except wire.Denied as denied:
             self.refused(self.peer.session, denied.parameters["message"])
             raise
+
+    def require_operator(self, what: str) -> None:
+        """:raises Denied: if the peer is no operator"""
+        if not self.peer.operator:
+            raise wire.Denied(
+                message=f"{self.peer} may not {what}",
+                hint="operators are root and the members of the operators' group, outside any session",
+            )
 
     def refused(self, subject: object, message: str) -> None:
         """Count a request that is refused, also in the verdict on the call that the peer lives in, and tell."""
@@ -263,21 +279,14 @@ class _Calls(_Handler):
 
 class _Containers(_Handler):
     async def attach(self, container: str) -> types.SessionInfo:
-        self._require_operator()
+        self.require_operator("attach or detach containers")
         attaching = self.service.containers.attach(container, owner_uid=self.peer.uid)
         return _session_info(await asyncio.shield(attaching))
 
     async def detach(self, container: str) -> list[types.Verdict]:
-        self._require_operator()
+        self.require_operator("attach or detach containers")
         ended = await asyncio.shield(self.service.containers.detach(container))
         return [types.verdict_to_wire(verdict) for verdict in ended]
-
-    def _require_operator(self) -> None:
-        if not self.peer.operator:
-            raise wire.Denied(
-                message=f"{self.peer} may not attach or detach containers",
-                hint="operators are root and the members of the operators' group, outside any session",
-            )
 
 
 class _Monitor(_Handler):
@@ -329,6 +338,69 @@ class _Monitor(_Handler):
         return self.peer.may_speak_for(ref, live.session.owner_uid if live else -1)
 
 
+class _Kv(_Handler):
+    def hello(self, engine: str, blocks: int, block_bytes: int) -> None:
+        self._require()
+        self.service.coordinator.hello(self.peer.lease, validate_name("engine", engine), blocks, block_bytes)
+
+    def report(self, sessions: Sequence[types.KvSession], queue: types.KvQueue | None) -> list[str]:
+        self._require()
+        given = [
+            SessionReport(
+                SessionRef.parse(f"sessions[{index}].session", one.session, tenant=self.peer.tenant),
+                one.tokens,
+                one.bytes,
+                one.turns,
+                one.pinnedSec,
+                one.hit,
+            )
+            for index, one in enumerate(sessions)
+        ]
+        kept = Queue(queue.waiting, queue.freeBlocks) if queue else None
+        return [str(ref) for ref in self.service.coordinator.report(self.peer.lease, given, kept)]
+
+    def list(self) -> list[types.KvEngine]:
+        self._require()
+        return [_engine_info(engine) for engine in self.service.coordinator.engines()]
+
+    async def listen(self) -> AsyncIterator[types.KvEvent]:
+        self._require()
+        async for news in self.service.coordinator.listen():
+            yield types.KvEvent(
+                news.kind,
+                session=str(news.session) if news.session else None,
+                call=str(news.call) if news.call else None,
+                forecast=types.KvForecast(*news.forecast) if news.forecast else None,
+                missed=news.missed,
+            )
+
+    def _require(self) -> None:
+        self.require_operator("speak or listen as an engine")
+
+
+def _engine_info(engine: Engine) -> types.KvEngine:
+    now = time.monotonic()
+    return types.KvEngine(
+        engine=engine.name,
+        totalBlocks=engine.blocks,
+        blockBytes=engine.block_bytes,
+        queue=types.KvQueue(engine.queue.waiting, engine.queue.free_blocks),
+        pressure=engine.pressure(now),
+        hits=engine.hits,
+        misses=engine.misses,
+        sessions=[
+            types.KvSession(
+                str(ref),
+                held.tokens,
+                held.bytes,
+                held.turns,
+                held.pinned_until - now if held.pinned_until > now else None,
+            )
+            for ref, held in engine.holdings.items()
+        ],
+    )
+
+
 def _budget(budget: types.Budget) -> model.Budget:
     # What is left out is for the policy to say, so it must not become the default of a Budget: no swap.
     return replace(from_wire(model.Budget, budget), swap_max=budget.swapMax).validate()
@@ -361,7 +433,7 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         pidsCurrent=pids_current(live.leaf),
         cpuSec=cpu_sec(live.leaf),
         state=live.state,
-        stoppedSec=live.still_sec or None,
+        stoppedSec=live.frozen_sec(time.monotonic()) or None,
         durationPredictedSec=live.expected_sec,
         memoryPressure=memory_pressure(live.leaf),
     )

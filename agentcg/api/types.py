@@ -17,6 +17,7 @@ from agentcg import model
 from agentcg.model import CpuClass, Outcome
 
 __all__ = ["Budget", "Event", "Intent", "Limits", "SessionInfo", "SnapshotPart", "Status", "ToolCallInfo"]
+__all__ += ["KvEngine", "KvEvent", "KvForecast", "KvQueue", "KvSession"]
 __all__ += ["Usage", "Verdict", "camel", "from_wire", "to_wire", "verdict_to_wire"]
 
 
@@ -197,6 +198,67 @@ class SnapshotPart:
     sessions: list[SessionInfo]
     calls: list[ToolCallInfo]
     verdicts: list[Verdict]
+
+
+@dataclass
+class KvSession:
+    """What a session has in an engine's cache: ``tokens`` of its context, in ``bytes``. ``turns`` is how many requests
+    of it wait or are served. For ``pinnedSec`` seconds from now nobody else can take it; null: anybody may.
+    ``hit``: it has come back since the report before, and found its cache, or did not."""
+
+    session: str
+    tokens: int
+    bytes: int
+    turns: int = 0
+    pinnedSec: float | None = None
+    hit: bool | None = None
+
+
+@dataclass
+class KvQueue:
+    """``waiting``: requests that are not served yet. ``freeBlocks``: blocks that a new one could have at once."""
+
+    waiting: int
+    freeBlocks: int
+
+
+@dataclass
+class KvEngine:
+    """An engine, and what it has said. ``hits`` and ``misses`` count the sessions that have come back; ``pressure`` is
+    what is made of its queue, 0 to 1."""
+
+    engine: str
+    totalBlocks: int
+    blockBytes: int
+    queue: KvQueue
+    pressure: float
+    hits: int
+    misses: int
+    sessions: list[KvSession]
+
+
+@dataclass
+class KvForecast:
+    """When a call will be over, in seconds from now: what is not exceeded with a probability of 0.1, 0.5 and 0.9, and
+    the mean."""
+
+    p10Sec: float
+    p50Sec: float
+    p90Sec: float
+    meanSec: float
+
+
+@dataclass
+class KvEvent:
+    """Something happened to a call, or, where ``kind`` is closed, to a session: one of began, revised, frozen, thawed,
+    ended, closed and lost. The first two and thawed have a forecast; while it is frozen, a call's stands still.
+    ``missed`` is how many events were lost."""
+
+    kind: str
+    session: str | None = None
+    call: str | None = None
+    forecast: KvForecast | None = None
+    missed: int | None = None
 
 
 _T = TypeVar("_T")

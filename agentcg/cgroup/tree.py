@@ -20,11 +20,11 @@ from agentcg.cgroup.delegate import Root
 from agentcg.cgroup.node import Inner, Leaf, Node
 from agentcg.model import Budget, Limits, SessionRef
 
-__all__ = ["Group", "SessionNode", "Tree", "write_limits"]
+__all__ = ["WEIGHT_MAX", "Group", "SessionNode", "Tree", "write_limits"]
 
 Group = Literal["shared", "reserved"]
 
-_WEIGHT_MAX = 10_000  # cpu.weight
+WEIGHT_MAX = 10_000  # cpu.weight
 _CPU_PERIOD_USEC = 100_000  # The kernel's default period of cpu.max.
 
 
@@ -97,7 +97,7 @@ class Tree:
             node.enable(root.controllers)
         if root.node.has_child("supervisor"):
             with root.node.open_leaf("supervisor") as daemon:  # Beside protected sessions it must not be late.
-                files.write(daemon.fd, "cpu.weight", str(_WEIGHT_MAX))
+                files.write(daemon.fd, "cpu.weight", str(WEIGHT_MAX))
 
     def close(self) -> None:
         """Close the descriptors. The cgroups stay."""
@@ -131,6 +131,10 @@ class Tree:
     def weigh(self, group: Group, weight: int) -> None:
         """Set a group's cpu.weight, 1 to 10000, against the other group and the daemon."""
         files.write(self._groups[group].fd, "cpu.weight", str(weight))
+
+    def weigh_session(self, session: SessionNode, weight: int) -> None:
+        """Set a session's cpu.weight, 1 to 10000, against the others of its tenant."""
+        files.write(session.top.fd, "cpu.weight", str(weight))
 
     def protect(self, node: Node, low: int) -> None:
         """Keep ``low`` bytes of a node from being reclaimed for others (memory.low)."""

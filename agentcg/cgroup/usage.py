@@ -7,7 +7,8 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Node
 from agentcg.model import Usage
 
-__all__ = ["cpu_sec", "memory_current", "memory_high", "memory_peak", "memory_pressure", "pids_current", "read_usage"]
+__all__ = ["cpu_sec", "memory_current", "memory_high", "memory_peak", "memory_pressure", "pids_current", "read_cpu"]
+__all__ += ["read_usage"]
 
 
 def read_usage(node: Node, duration_sec: float) -> Usage:
@@ -67,6 +68,12 @@ def pids_current(node: Node) -> int | None:
 def cpu_sec(node: Node) -> float | None:
     """Return the CPU time that ``node`` has used so far, in seconds."""
     return _seconds(files.read_flat_keyed(node.fd, "cpu.stat").get("usage_usec"))
+
+
+def read_cpu(node: Node) -> tuple[float | None, float | None]:
+    """Return the CPU time that ``node`` has used so far, and for how long cpu.max has held it back, in seconds."""
+    stat = files.read_flat_keyed(node.fd, "cpu.stat")
+    return _seconds(stat.get("usage_usec")), _seconds(stat.get("throttled_usec"))
 
 
 def _count(node: Node, name: str) -> int | None:

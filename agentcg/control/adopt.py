@@ -48,6 +48,7 @@ async def adopt(registry: Registry, containers: Iterable[tuple[str, str]] = ()) 
         node = registry.tree.session_node(group, ref, top, top.make_leaf("agent"), top.make_inner("calls"))
         node.calls.enable(registry.tree.root.controllers)
         registry.tree.release(node)
+        registry.tree.weigh_session(node, session.budget.cpu_weight)
         _adopt_session(registry, session, node, record or {}, leases)
     for directory, path in containers:
         _adopt_container(registry, directory, path, leases)

@@ -106,7 +106,11 @@ def _walls(view: Snapshot, order: list[SessionView]) -> dict[str | None, _Wall]:
 
 
 def line(view: Snapshot, settings: Settings) -> list[SessionView]:
-    """Return the sessions that are not protected in the order in which they go."""
+    """Return the sessions that are not protected in the order in which they go.
+
+    Those that have yet to start may change places with each other, the most urgent to the front. Nobody else's place
+    changes, that of the first in no case; and who has waited too long goes before all of them.
+    """
 
     def place(session: SessionView) -> tuple[int, float, str]:
         if session.turn_until > view.now:
@@ -115,7 +119,17 @@ def line(view: Snapshot, settings: Settings) -> list[SessionView]:
             return 1, _stopped_since(session) or 0.0, str(session.ref)
         return 2, session.opened, str(session.ref)
 
-    return sorted(view.others, key=place)
+    order = sorted(view.others, key=place)
+    if any(session.urgency for session in order):
+        starting = [index for index, one in enumerate(order) if index and place(one)[0] == 2 and _has_yet_to_start(one)]
+        urgent = sorted((order[index] for index in starting), key=lambda session: -session.urgency)
+        for index, session in zip(starting, urgent, strict=True):
+            order[index] = session
+    return order
+
+
+def _has_yet_to_start(session: SessionView) -> bool:
+    return session.stopped is None and bool(session.calls) and all(call.waiting for call in session.calls)
 
 
 def _stopped_since(session: SessionView) -> float | None:

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from agentcg.cgroup.node import Leaf
-from agentcg.cgroup.tree import SessionNode
+from agentcg.cgroup.tree import WEIGHT_MAX, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.model import CallRef, Session, ToolCall, Verdict
 
@@ -48,8 +47,17 @@ class LiveSession:
     stopped: float | None = None
     """Since when the controller has it stopped, on the monotonic clock."""
     turn_until: float = 0.0
+    urgency: float = 0.0
+    """What it is worth to others that its calls end soon: 0, nothing, to 1. Held calls start by it."""
+    cpu_factor: float = 1.0
+    """What its share of the CPUs is multiplied by for that."""
     left: dict[str, tuple[Leaf, int | None]] = field(default_factory=dict)
     """What calls that are over have left running, by their names, and the handles of the watches on it."""
+
+    @property
+    def cpu_weight(self) -> int:
+        """Its share against the other sessions of its tenant, 1 to 10000 (cpu.weight)."""
+        return min(round(self.session.budget.cpu_weight * self.cpu_factor), WEIGHT_MAX)
 
     def write(self) -> None:
         """Keep the session on its cgroup."""
@@ -115,11 +123,6 @@ class LiveCall:
         return "throttled" if self.throttle_told else "running"
 
     @property
-    def still_sec(self) -> float:
-        """How long nothing in it has run so far, because it or its session was stopped."""
-        return self.stopped_sec + (0.0 if self.still_since is None else time.monotonic() - self.still_since)
-
-    @property
     def directory(self) -> str:
         """Where its cgroup is in the file system."""
         return f"{self.session.node.directory}/calls/{self.ref.call}"
@@ -128,6 +131,10 @@ class LiveCall:
     def path(self) -> str:
         """Where its cgroup is in the hierarchy, from its top."""
         return f"{self.session.node.path}/calls/{self.ref.call}"
+
+    def frozen_sec(self, now: float) -> float:
+        """For how long nothing in it has run because it or its session is stopped; ``now`` on the monotonic clock."""
+        return self.stopped_sec + (0.0 if self.still_since is None else now - self.still_since)
 
     def write(self) -> None:
         """Keep the call on its cgroup."""

@@ -79,6 +79,7 @@ class Eyes:
             tripped=tripped,
             stopped=live.stopped,
             turn_until=live.turn_until,
+            urgency=live.urgency,
             cache=_cache(live.node.top) if closely else 0,
             calls=tuple(self._call(call, closely) for call in live.calls.values() if call.finishing is None),
         )

@@ -96,6 +96,12 @@ class Scheduling:
         if self._scheduler is not None and live.leaf.id in self._told:
             self._scheduler.boost(live.leaf.id, factor, seconds)
 
+    def weigh(self, live: LiveSession) -> None:
+        """A session has another share: tell the scheduler of it with each of its calls that is scheduled here."""
+        for call in live.calls.values():
+            if call.leaf.id in self._told:
+                self._tell(call)
+
     # As an observer
 
     def opened(self, live: LiveSession) -> None:
@@ -138,7 +144,7 @@ class Scheduling:
                 session=session.node.top.id,
                 tenant=_tenant_key(live.ref.session.tenant),
                 weight=live.call.limits.cpu_weight,
-                session_weight=session.session.budget.cpu_weight,
+                session_weight=session.cpu_weight,
                 tenant_weight=policy.tenant.cpu_weight,
                 latency=_LATENCY[declared],
             )

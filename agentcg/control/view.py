@@ -96,6 +96,8 @@ class SessionView:
     stopped: float | None = None
     turn_until: float = 0.0
     """It waited for long, and goes before the others until then."""
+    urgency: float = 0.0
+    """What it is worth to others that its calls end soon, 0 to 1: see :mod:`agentcg.kv.coordinate`."""
     cache: int = 0
     """Page cache in it, which can be given back without loss."""
     calls: tuple[CallView, ...] = ()

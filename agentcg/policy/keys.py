@@ -12,7 +12,7 @@ from agentcg.policy.schema import LIMIT_FLOOR, Background, Share
 from agentcg.policy.shell import program_name
 from agentcg.units import format_size, parse_duration, parse_rate, parse_size
 
-__all__ = ["BUDGET_KEYS", "CLASS_KEYS", "HISTORY_KEYS", "RULE_KEYS", "TOP_KEYS", "nearest", "read_table"]
+__all__ = ["BUDGET_KEYS", "CLASS_KEYS", "HISTORY_KEYS", "KV_KEYS", "RULE_KEYS", "TOP_KEYS", "nearest", "read_table"]
 
 Reader = Callable[[str, object], Any]
 """Returns the value at a place, or raises InvalidInput."""
@@ -181,6 +181,7 @@ TOP_KEYS: dict[str, Reader] = {
     "class": _classes,
     "rule": _list,
     "history": _any,
+    "kv": _any,
 }
 BUDGET_KEYS: dict[str, Reader] = {
     "memory": _share,
@@ -207,3 +208,4 @@ CLASS_KEYS: dict[str, Reader] = {
 }
 RULE_KEYS: dict[str, Reader] = {"tool": _texts, "command": _commands, "class": _text, "light": _flag}
 HISTORY_KEYS: dict[str, Reader] = {"min_calls": _whole(1, 1_000_000), "margin": _number(1, 100)}
+KV_KEYS: dict[str, Reader] = {"signals": _flag, "weights": _flag, "order": _flag}

@@ -43,6 +43,11 @@
     [history]
     min_calls = 5                 # past calls of the same kind before their peaks are believed
     margin = 1.5                  # expected = margin x the 95th percentile of their peaks
+
+    [kv]                          # between calls and the caches of LLM servers that have said hello: docs/kv.md
+    signals = true                # servers are told of calls
+    weights = true                # sessions whose cache is in the way get more of the CPUs, up to 4 times their share
+    order = true                  # and their held calls start first
 """
 
 from __future__ import annotations
@@ -54,8 +59,8 @@ from typing import Any
 
 import agentcg
 from agentcg.errors import InvalidInput
-from agentcg.policy.keys import BUDGET_KEYS, CLASS_KEYS, HISTORY_KEYS, RULE_KEYS, TOP_KEYS, nearest, read_table
-from agentcg.policy.schema import DEFAULT_CLASS, CallClass, HistoryRules, Policy, PolicyBudget, Rule
+from agentcg.policy.keys import BUDGET_KEYS, CLASS_KEYS, HISTORY_KEYS, KV_KEYS, RULE_KEYS, TOP_KEYS, nearest, read_table
+from agentcg.policy.schema import DEFAULT_CLASS, CallClass, HistoryRules, KvRules, Policy, PolicyBudget, Rule
 from agentcg.units import format_duration, format_size
 
 __all__ = ["VERSION", "find", "load", "presets"]
@@ -175,6 +180,7 @@ def _policy(place: str, name: str, top: dict[str, Any]) -> Policy:
         classes=classes,
         rules=tuple(rules),
         history=HistoryRules(**read_table(f"{place}: history.", top.get("history", {}), HISTORY_KEYS)),
+        kv=KvRules(**read_table(f"{place}: kv.", top.get("kv", {}), KV_KEYS)),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from agentcg.model import CpuClass
 
-__all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "Background", "CallClass", "HistoryRules", "Policy", "PolicyBudget", "Rule"]
-__all__ += ["Share"]
+__all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "Background", "CallClass", "HistoryRules", "KvRules", "Policy"]
+__all__ += ["PolicyBudget", "Rule", "Share"]
 
 Background = Literal["kill", "adopt", "leave"]
 """What becomes of what a call leaves running when its command ends: see :mod:`agentcg.control.background`."""
@@ -94,6 +94,18 @@ class HistoryRules:
 
 
 @dataclass(frozen=True, slots=True)
+class KvRules:
+    """What goes to and fro between tool calls and the caches of LLM servers: see :mod:`agentcg.control.kv`."""
+
+    signals: bool = True
+    """Engines are told of calls."""
+    weights: bool = True
+    """Sessions whose cache is in the way get more of the CPUs."""
+    order: bool = True
+    """Held calls of such sessions start first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy."""
 
@@ -107,6 +119,7 @@ class Policy:
     """By name; :data:`DEFAULT_CLASS` is always there."""
     rules: tuple[Rule, ...] = ()
     history: HistoryRules = field(default_factory=HistoryRules)
+    kv: KvRules = field(default_factory=KvRules)
 
     def background_of(self, call_class: str) -> Background:
         """Return what becomes of what a call of a class leaves running. A class of an older policy is the default."""

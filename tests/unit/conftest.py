@@ -28,6 +28,7 @@ from agentcg.cgroup.node import Inner, Node
 from agentcg.cgroup.tree import Tree
 from agentcg.control.bus import Bus, Event
 from agentcg.control.containers import Containers
+from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
 from agentcg.kernel.sys import CGROUP2_SUPER_MAGIC
 from agentcg.policy.load import load
@@ -278,6 +279,7 @@ class Served:
     cgroups: Any
     cgroup: str = "/elsewhere"
     registry: Registry = field(init=False)
+    coordinator: Coordinator = field(init=False)
     listening: Server = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     unhandled: list[dict[str, Any]] = field(default_factory=list)
@@ -344,10 +346,12 @@ def served(  # type: ignore[no-untyped-def]
         server.loop = asyncio.get_running_loop()
         server.loop.set_exception_handler(lambda _, context: server.unhandled.append(context))
         registry = server.registry = new_registry()
+        coordinator = server.coordinator = Coordinator(registry, registry.policy.kv)
+        service = Service(registry, Containers(registry, Engine()), coordinator)
         listening = server.listening = Server(
             sock,
-            Service(registry, Containers(registry, Engine())).interfaces,
-            lambda peer: registry.drop_lease(peer.lease),
+            service.interfaces,
+            service.lost,
             places=Places(root.path),
             operators="agentcg-nobody-has-it",
         )
@@ -355,6 +359,7 @@ def served(  # type: ignore[no-untyped-def]
         await stop.wait()
         listening.close()
         await registry.settle()
+        coordinator.close()
         await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))

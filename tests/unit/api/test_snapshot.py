@@ -53,7 +53,7 @@ def test_a_call_that_ends_meanwhile_is_left_out(served) -> None:  # type: ignore
         peer: Any = SimpleNamespace(may_speak_for=lambda ref, owner_uid: True)
 
         async def look() -> list[str]:
-            service = Service(served.registry, Containers(served.registry, Engine()))
+            service = Service(served.registry, Containers(served.registry, Engine()), served.coordinator)
             parts = _Monitor(service, peer).snapshot()
             found = [await anext(parts), await anext(parts)]
             await served.registry.end(CallRef.parse("call", names[-1]), exit_code=0)

@@ -87,7 +87,10 @@ def world(monkeypatch, tmp_path):
         ref = SessionRef(tenant, "s")
         budget = Budget(cpu_weight=30, cpu_cores=session_cores)
         session = SimpleNamespace(
-            session=Session(ref, 0, 0.0, budget, protected), node=SimpleNamespace(top=SimpleNamespace(id=900))
+            session=Session(ref, 0, 0.0, budget, protected),
+            node=SimpleNamespace(top=SimpleNamespace(id=900)),
+            cpu_weight=30,
+            calls={},
         )
         limits = Limits(cpu_weight=25, cpu_cores=cores)
         tool_call = ToolCall(
@@ -99,7 +102,7 @@ def world(monkeypatch, tmp_path):
             session=session,
             leaf=SimpleNamespace(id=number, pids=lambda: [number + 1000]),
         )
-        registry.calls[live.ref] = live
+        registry.calls[live.ref] = session.calls[live.ref.call] = live
         return live
 
     place = SimpleNamespace(node=SimpleNamespace(fd=fd), path="/a/b")
@@ -140,6 +143,18 @@ def test_protected_sessions_and_calls_under_a_cpu_max_stay_with_the_kernels_sche
     made.begun(world.call(3, session_cores=1.0))
     assert FakeScheduler.made[0].calls == {}
     assert FakeScheduler.made[0].taken == []
+
+
+def test_a_session_that_has_another_share_is_told_with_the_calls_that_are_scheduled_here(world):
+    made = scheduling.start(world.registry, world.root)
+    (scheduler,) = FakeScheduler.made
+    mine, bounded = world.call(1), world.call(2, cores=1.0)
+    mine.session.calls[bounded.ref.call] = bounded
+    for live in (mine, bounded):
+        made.begun(live)
+    mine.session.cpu_weight = 120
+    made.weigh(mine.session)
+    assert {number: told["session_weight"] for number, told in scheduler.calls.items()} == {1: 120}
 
 
 def test_a_call_that_gets_a_cpu_max_is_given_back(world):
