@@ -350,7 +350,7 @@ class _Kv(_Handler):
                 SessionRef.parse(f"sessions[{index}].session", one.session, tenant=self.peer.tenant),
                 one.tokens,
                 one.bytes,
-                one.turns,
+                one.turns or 0,
                 one.pinnedSec,
                 one.hit,
             )

@@ -203,13 +203,13 @@ class SnapshotPart:
 @dataclass
 class KvSession:
     """What a session has in an engine's cache: ``tokens`` of its context, in ``bytes``. ``turns`` is how many requests
-    of it wait or are served. For ``pinnedSec`` seconds from now nobody else can take it; null: anybody may.
+    of it wait or are served, null: none. For ``pinnedSec`` seconds from now nobody else can take it; null: anybody may.
     ``hit``: it has come back since the report before, and found its cache, or did not."""
 
     session: str
     tokens: int
     bytes: int
-    turns: int = 0
+    turns: int | None = None
     pinnedSec: float | None = None
     hit: bool | None = None
 

@@ -48,7 +48,6 @@ async def adopt(registry: Registry, containers: Iterable[tuple[str, str]] = ()) 
         node = registry.tree.session_node(group, ref, top, top.make_leaf("agent"), top.make_inner("calls"))
         node.calls.enable(registry.tree.root.controllers)
         registry.tree.release(node)
-        registry.tree.weigh_session(node, session.budget.cpu_weight)
         _adopt_session(registry, session, node, record or {}, leases)
     for directory, path in containers:
         _adopt_container(registry, directory, path, leases)
@@ -69,6 +68,8 @@ def _adopt_session(
     lease = _lease(registry, record, leases) if session.leased else None
     live = LiveSession(session, node, lease, implicit=bool(record.get("implicit")))
     registry.sessions[session.ref] = live
+    if node.group is not None:
+        registry.tree.weigh_session(node, live.cpu_weight)
     claim = record.get("claim")
     live.claim = claim if type(claim) is int and claim > 0 else None
     watch_session(registry, live)

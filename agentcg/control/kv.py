@@ -8,6 +8,7 @@ decided in :mod:`agentcg.kv.coordinate`. While no engine has said hello and nobo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -39,7 +40,7 @@ LOOK_SEC = 1.0
 """How often every call is looked at while there are engines."""
 WEIGH_SEC = 0.1
 """The least time between two answers to reports."""
-HISTORY = 1024
+HISTORY = 512
 """Verdicts that it learns from when the first engine comes."""
 
 NewsKind = Literal["began", "revised", "frozen", "thawed", "ended", "closed", "lost"]
@@ -144,6 +145,11 @@ class Coordinator:
             log.info("the engine %s is gone", name)
         return bool(names)
 
+    def _forget_closed(self) -> None:
+        for engine in self.engines():
+            for ref in engine.holdings.keys() - self._registry.sessions.keys():
+                del engine.holdings[ref]
+
     def engines(self) -> list[Engine]:
         """Return the engines that have said hello."""
         return [engine for _, engine in self._engines.values()]
@@ -155,8 +161,9 @@ class Coordinator:
         if not self._rules.signals:
             raise Unsupported("engines are not told of calls here", hint="set signals = true in [kv] of the policy")
         self._listening += 1
-        self._wake()
         try:
+            self._wake()
+            await asyncio.sleep(0)  # Until we hear of everything ourselves.
             async for news in self._news.listen(first=lambda: self._running(time.monotonic())):
                 yield news
         finally:
@@ -178,7 +185,8 @@ class Coordinator:
             return
         self._predictor = Predictor()
         for record in reversed(list(self._registry.store.recent(HISTORY))):
-            learn_verdict(self._predictor, msgspec.convert(record, Verdict))
+            with contextlib.suppress(msgspec.ValidationError):  # Of a version that wrote others.
+                learn_verdict(self._predictor, msgspec.convert(record, Verdict))
         self._hearing = asyncio.create_task(self._hear())
         self._hearing.add_done_callback(_log_error)
         self._tick()
@@ -205,6 +213,7 @@ class Coordinator:
             self._over(ref)
         for ref in list(self._registry.calls):
             self._look(ref)
+        self._forget_closed()
         self._weigh()
         self._timer = asyncio.get_running_loop().call_later(LOOK_SEC, self._tick)
 
@@ -219,10 +228,8 @@ class Coordinator:
             learn_verdict(self._predictor, event.verdict)
             self._over(event.verdict.ref)
         elif event.kind == "session_closed":
-            ref = SessionRef.parse("subject", event.subject, tenant="")
-            for engine in self.engines():
-                engine.holdings.pop(ref, None)
-            self._news.tell(News("closed", ref))
+            self._forget_closed()
+            self._news.tell(News("closed", SessionRef.parse("subject", event.subject, tenant="")))
         elif event.kind in ("session_frozen", "session_thawed"):
             for call in [call for call in self._followed if str(call.session) == event.subject]:
                 self._look(call)

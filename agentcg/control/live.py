@@ -57,7 +57,7 @@ class LiveSession:
     @property
     def cpu_weight(self) -> int:
         """Its share against the other sessions of its tenant, 1 to 10000 (cpu.weight)."""
-        return min(round(self.session.budget.cpu_weight * self.cpu_factor), WEIGHT_MAX)
+        return min(max(round(self.session.budget.cpu_weight * self.cpu_factor), 1), WEIGHT_MAX)
 
     def write(self) -> None:
         """Keep the session on its cgroup."""

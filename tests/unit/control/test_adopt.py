@@ -256,6 +256,7 @@ def test_what_was_frozen_goes_on(after, cgroups) -> None:  # type: ignore[no-unt
     async def check(registry: Registry) -> None:
         assert [cgroups.text(path, "cgroup.freeze") for path in places] == ["0"] * 3
         assert cgroups.text("shared/u0/s1", "memory.high") == "max"
+        assert cgroups.text("shared/u0/s1", "cpu.weight") == "100"
         assert registry.calls[REF].stopped is None
         assert registry.calls[REF].entered
 
@@ -263,6 +264,7 @@ def test_what_was_frozen_goes_on(after, cgroups) -> None:  # type: ignore[no-unt
         for path in places:
             cgroups.set(path, "cgroup.freeze", "1")
         cgroups.set("shared/u0/s1", "memory.high", "5")
+        cgroups.set("shared/u0/s1", "cpu.weight", "400")
 
     after(check, meanwhile=frozen)
 

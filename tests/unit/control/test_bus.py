@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from agentcg.control.bus import Bus, Event
+from agentcg.control.bus import Bus, Event, Listeners
 
 
 async def take(listener, count: int) -> list[Event]:  # type: ignore[no-untyped-def]
@@ -45,6 +45,20 @@ def test_a_slow_listener_loses_the_oldest_and_is_told(monkeypatch: pytest.Monkey
         assert [event.subject for event in await take(listener, 3)] == ["t/s/c2", "t/s/c3", "t/s/c4"]
         bus.publish("call_begun", "t/s/next", "")
         assert [event.kind for event in await take(listener, 1)] == ["call_begun"]
+
+    asyncio.run(run())
+
+
+def test_what_is_the_case_comes_first() -> None:
+    async def run() -> None:
+        told = Listeners[int](lambda count: -count)
+        listener = told.listen(lambda item: item != 3, first=lambda: [0, 1])
+        first = asyncio.create_task(take(listener, 2))
+        await asyncio.sleep(0.02)
+        assert await first == [0, 1]
+        for item in (2, 3, 4):
+            told.tell(item)
+        assert await take(listener, 2) == [2, 4]
 
     asyncio.run(run())
 

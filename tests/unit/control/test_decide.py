@@ -62,6 +62,51 @@ def test_the_first_opened_goes_first() -> None:
     assert [str(one.ref) for one in line(view, ALL)] == ["u0/c", "u0/a", "u0/b"]
 
 
+def starting(name: str, urgency: float = 0.0, *more: CallView, **fields: Any) -> SessionView:
+    """A session whose calls have yet to start."""
+    held = call(f"{name}/1", waiting=True, stopped=fields.pop("held", None))
+    return session(name, 0, held, *more, urgency=urgency, **fields)
+
+
+@pytest.mark.parametrize(
+    ("sessions", "order"),
+    [
+        ([starting("a"), starting("b"), starting("c")], "abc"),
+        ([starting("a"), starting("b"), starting("c", 0.5), starting("d", 1.0)], "adcb"),
+        ([starting("a"), starting("b", 0.5), starting("c", 0.5)], "abc"),  # Of equals, the first opened.
+        ([starting("a"), starting("b", 0.5), starting("c", 1.0)], "acb"),
+        ([session("a", 9), session("b", 9, call("b/1")), starting("c"), starting("d", 1.0)], "abdc"),  # b runs.
+        ([session("a", 9), starting("b"), session("c", 9, urgency=1.0), starting("d", 1.0)], "adcb"),  # c's place.
+        ([session("a", 9), starting("b"), starting("c", 1.0, call("c/2", 5))], "abc"),  # One of c's calls runs.
+        ([session("a", 9), starting("b"), starting("c", 1.0, stopped=NOW - 1)], "abc"),
+        ([starting("b"), starting("a", 1.0, opened=200.0)], "ba"),  # The first stays the first.
+    ],
+)
+def test_the_most_urgent_of_those_that_have_yet_to_start_goes_before_them(
+    sessions: list[SessionView], order: str
+) -> None:
+    assert "".join(one.ref.session for one in line(at(*sessions), ALL)) == order
+
+
+def test_who_has_waited_too_long_goes_before_the_urgent() -> None:
+    waited = starting("d", held=NOW - 60)
+    view = at(session("a", 9), starting("b", 1.0), starting("c", 1.0), waited)
+    assert [one.ref.session for one in line(view, ALL)] == ["d", "a", "b", "c"]
+
+
+def test_the_urgent_call_is_let_start_and_the_other_is_held() -> None:
+    def held(urgency: float) -> list[str]:
+        small = (
+            session("b", 0, call("b/1", waiting=True, claim=300)),
+            session("c", 0, call("c/1", waiting=True, claim=300)),
+        )
+        view = at(session("a", 600, claim=600), small[0], replace(small[1], urgency=urgency))
+        return who(decide(view, ALL))
+
+    assert held(0.0) == ["c/1"]
+    assert held(0.5) == ["b/1"]
+
+
 @pytest.mark.parametrize(
     ("fields", "first"),
     [

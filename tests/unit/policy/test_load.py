@@ -3,7 +3,7 @@ import pytest
 
 from agentcg.errors import InvalidInput
 from agentcg.policy.load import load, presets
-from agentcg.policy.schema import Share
+from agentcg.policy.schema import KvRules, Share
 
 
 @pytest.fixture
@@ -52,6 +52,8 @@ def test_a_whole_policy(write):
             class = "test"
             [history]
             margin = 2
+            [kv]
+            weights = false
             """
         )
     )
@@ -65,6 +67,7 @@ def test_a_whole_policy(write):
     assert policy.rules[0].tools == ("Bash",)
     assert policy.rules[0].commands == {("python", "-m", "pytest")}
     assert (policy.history.min_calls, policy.history.margin) == (5, 2.0)
+    assert policy.kv == KvRules(signals=True, weights=False, order=True)
 
 
 def test_a_policy_may_extend_a_preset(write):
@@ -104,6 +107,8 @@ def test_a_policy_may_extend_a_preset(write):
         ("version = 1\n[class.default]\n", "class.default", "[defaults]"),
         ("version = 1\nclass = 3", "class", "[class.test]"),
         ("version = 1\nhistory = 3", "history", "a table"),
+        ("version = 1\n[kv]\nweight = true", "kv.weight", "did you mean 'weights'"),
+        ("version = 1\n[kv]\norder = 1", "kv.order", "true or false"),
         ("version = 1\n[tenant]\nmemory = '0%'", "tenant.memory", "100%"),
         ("version = 1\n[session]\ncpu_weight = 10001", "session.cpu_weight", "10000"),
         ("version = 1\n[[rule]]\nclass = 'tset'\ntool = 'x'\n[class.test]", "rule 1: class", "did you mean 'test'"),
