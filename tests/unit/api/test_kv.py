@@ -43,7 +43,10 @@ def listen(served) -> Iterator[Callable[[], Callable[[], KvEvent]]]:  # type: ig
                 pass  # The server is gone.
 
         threading.Thread(target=read, daemon=True).start()
-        until(served, lambda: served.coordinator._listening > before and bool(served.coordinator._news._listeners))
+        until(
+            served,
+            lambda: served.coordinator._listening > before and bool(served.coordinator._signals._news._listeners),
+        )
         return lambda: heard.get(timeout=5)
 
     yield connect
@@ -206,4 +209,4 @@ def test_a_listener_that_is_gone_costs_nothing(served) -> None:  # type: ignore[
         client._sock.shutdown(2)
         thread.join(5)
     until(served, lambda: len(served.registry.bus._listeners) == before)
-    assert served.on_loop(lambda: len(served.coordinator._news._listeners)) == 0
+    assert served.on_loop(lambda: len(served.coordinator._signals._news._listeners)) == 0

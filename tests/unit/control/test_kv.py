@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from agentcg.control.kv import Coordinator, News
+from agentcg.control.kv import Coordinator
 from agentcg.control.lease import Lease
 from agentcg.control.registry import Registry
+from agentcg.control.signals import News
 from agentcg.control.stops import go_on, stand_still
 from agentcg.errors import InvalidInput, Unsupported
 from agentcg.kv.reports import Queue, SessionReport
@@ -138,7 +139,7 @@ def test_it_has_ended_before_its_agent_can_know(world, monkeypatch) -> None:  # 
         order: list[str] = []
         world.begin()
         world.hello()
-        monkeypatch.setattr(world.made._news, "tell", lambda news: order.append(news.kind))
+        monkeypatch.setattr(world.made._signals._news, "tell", lambda news: order.append(news.kind))
         monkeypatch.setattr(world.registry, "keep_verdict", lambda live, verdict: order.append("verdict"))
         await world.registry.end(CALL, exit_code=0)
         assert order == ["ended", "verdict"]
@@ -458,8 +459,7 @@ def test_without_engines_nothing_is_done(world) -> None:  # type: ignore[no-unty
         after = len(asyncio.all_tasks()), len(world.registry.bus._listeners), len(world.cgroups.poll._watched)
         assert after == before
         assert world.made._hearing is None
-        assert world.made._timer is not None
-        assert world.made._timer.cancelled()
+        assert world.made._timer is None
 
     world(work)
 
