@@ -3,9 +3,10 @@
 
 Sessions that are not protected share what is left of the memory, the *wall*; those of one tenant share its budget,
 which is another. They stand in a line, the first opened first; one that has waited too long goes before all others for
-a while. Each has *room*: the wall less what those before it are expected to come to, less what those behind it hold
-(stopped, they keep their pages). This is the banker's algorithm (Dijkstra, EWD 108) with a fixed order: whoever is
-first can always come to its end, and then the next.
+a while, and those that have yet to start may be put in order by what their end is worth to others. Each has *room*:
+the wall less what those before it are expected to come to, less what those behind it hold (stopped, they keep their
+pages). This is the banker's algorithm (Dijkstra, EWD 108) with a fixed order: whoever is first can always come to its
+end, and then the next.
 
 A session that has grown to the end of its room is stopped: the call of it that grows most, or all of it if it is its
 agent that grows. It goes on when there is room for a step more. Where claims are not known, a step takes their place,
