@@ -578,6 +578,7 @@ class Agent:
     stopped: float | None = None
     turn_until: float = 0.0
     tripwire: int | None = None
+    urgency: float = 0.0
     begun: int = 0
 
     @property
@@ -589,7 +590,8 @@ class Agent:
         calls = tuple(call.view() for call in self.calls)
         grew = self.current - self.before
         more = {"claim": self.claim, "grew": grew, "tripped": tripped, "stopped": self.stopped}
-        return SessionView(self.ref, self.opened, current=self.current, turn_until=self.turn_until, calls=calls, **more)
+        more |= {"turn_until": self.turn_until, "urgency": self.urgency}
+        return SessionView(self.ref, self.opened, current=self.current, calls=calls, **more)
 
     def step(self, now: float, leak: int) -> None:
         for one in (self, *self.calls):
@@ -624,6 +626,8 @@ class World:
     settings: Settings
     protected_until: float = 0.0
     leak: int = LEAK
+    urgencies: tuple[float, ...] = (0.0,)
+    """Each session has one after the other, the next session the next of them."""
     now: float = 100.0
     killed: float | None = None
     kills: list[CallRef] = field(default_factory=list)
@@ -642,6 +646,8 @@ class World:
             self.agents = [agent for agent in self.agents if not agent.over]
             if not self.agents:
                 return
+            for agent in self.agents:
+                agent.urgency = self.urgencies[(number // 7 + int(agent.opened)) % len(self.urgencies)]
             self.look(wall)
             for agent in self.agents:
                 agent.step(self.now, self.leak)
@@ -713,9 +719,9 @@ def worlds(draw: st.DrawFn, *, known: bool = False) -> World:
     # With claims that hold, the agents of all who wait fit beside any session.
     more = [st.just(SMALLEST + 5 * 8 * M)] if known else [st.integers(SMALLEST // M, 1024).map(lambda size: size * M)]
     walls = draw(st.lists(st.one_of(*more), min_size=1, max_size=4))
-    return World(
-        agents, walls, SOON, 0.0 if known else draw(st.sampled_from([0.0, 4.0, 60.0])), draw(st.sampled_from([0, LEAK]))
-    )
+    until = 0.0 if known else draw(st.sampled_from([0.0, 4.0, 60.0]))
+    urgencies = draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=4).map(tuple))
+    return World(agents, walls, SOON, until, draw(st.sampled_from([0, LEAK])), urgencies)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True, phases=FAST)
