@@ -163,6 +163,23 @@ def test_a_lie_is_refused_at_its_place_and_changes_nothing(served, parameters: d
         assert weight(served) == "100"
 
 
+def test_a_report_by_hand_may_leave_out_what_there_is_not(served) -> None:  # type: ignore[no-untyped-def]
+    with served.client() as agent:
+        begin(served, agent)
+        answers = served.say(
+            {"method": "dev.agentcg.Kv.Hello", "parameters": {"engine": "e", "totalBlocks": 100, "blockBytes": M}},
+            {
+                "method": "dev.agentcg.Kv.Report",
+                "parameters": {"sessions": [{"session": "u0/a", "tokens": 9, "bytes": 9, "pinnedSec": 30}]},
+            },
+            {"method": "dev.agentcg.Kv.Report", "parameters": {}},
+            {"method": "dev.agentcg.Kv.List"},
+        )
+        assert answers[:3] == [{}, {"parameters": {"unknown": []}}, {"parameters": {"unknown": []}}]
+        (engine,) = answers[3]["parameters"]["engines"]
+        assert [held["tokens"] for held in engine["sessions"]] == [9]
+
+
 def test_only_operators_speak_or_listen(served, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     def unprivileged(*given: Any) -> Any:
         peer = identify(*given)
