@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentcg.cgroup.container import enter
 from agentcg.control.lease import Lease
 from agentcg.control.stops import stand_still
 from agentcg.errors import InvalidInput, Unsupported
@@ -85,6 +86,26 @@ def test_a_call_that_stands_still_has_a_place_and_no_share(world) -> None:  # ty
         world.say(world.holds(A, 50))
         assert world.weights()[0] == "100"
         assert world.registry.sessions[A].urgency == 1.0
+
+    world(work)
+
+
+def test_a_container_is_told_of_and_keeps_what_its_engine_gives_it(world, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(world: Any) -> None:
+        one = SessionRef("docker", "one")
+        node = enter(str(cgroups.make("docker/0a1b")), "/docker/0a1b", ("cpu",))
+        live = world.registry.open_container(one, node, container="0a1b", owner_uid=0)
+        ears = world.ears()
+        await asyncio.sleep(0.01)
+        world.registry.begin(live, owner_uid=0, name="c1", command="x")
+        cgroups.enter("docker/0a1b/calls/c1")
+        await ears.next("began", one)
+        world.hello()
+        assert world.say(world.holds(one, 50)) == []
+        assert cgroups.text("docker/0a1b", "cpu.weight") == "100"
+        assert live.urgency == 0.0
+        cgroups.leave("docker/0a1b/calls/c1")
+        await ears.next("ended", one)
 
     world(work)
 
