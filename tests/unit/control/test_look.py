@@ -51,10 +51,11 @@ def test_a_session_and_its_call(with_session, cgroups) -> None:  # type: ignore[
     async def work(registry: Registry, live: LiveSession) -> None:
         holds(cgroups, SESSION, 30)
         holds(cgroups, PATH, 10)
+        live.urgency = 0.5
         cgroups.set(PATH, "cpu.stat", "usage_usec 2500000\n")
         view = look(Eyes(), live, tripped=True, closely=True)
         assert (view.ref, view.opened, view.protected, view.tripped) == (S1, live.session.opened, False, True)
-        assert (view.current, view.claim, view.cache) == (30 * M, 200 * M, 0)
+        assert (view.current, view.claim, view.cache, view.urgency) == (30 * M, 200 * M, 0, 0.5)
         (call,) = view.calls
         assert (call.ref, call.current, call.claim, call.priority, call.cpu_sec) == (REF, 10 * M, 50 * M, 7, 2.5)
 
