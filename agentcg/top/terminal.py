@@ -137,3 +137,6 @@ def _raw(terminal: int) -> Iterator[int]:
         yield woken
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, settings)
+        signal.signal(signal.SIGWINCH, signal.SIG_DFL)
+        os.close(woken)
+        os.close(wake)

@@ -35,7 +35,7 @@ def test_what_the_daemon_says_of_itself(daemon: Any) -> None:
     [
         ("dev.agentcg.Sessions", ["method Open(", "method Close(", "method List(", "type Budget"]),
         ("dev.agentcg.Calls", ["method Begin(", "method Amend(", "method End(", "method Kill(", "type Intent"]),
-        ("dev.agentcg.Monitor", ["method GetStatus(", "method Watch("]),
+        ("dev.agentcg.Monitor", ["method GetStatus(", "method GetSnapshot(", "method Watch("]),
         ("dev.agentcg", ["error NestedCall", "error Denied"]),
     ],
 )
