@@ -30,6 +30,7 @@ __all__ = ["Source", "interactive", "watch"]
 
 ESCAPE_SEC = 0.05
 """The rest of a key that is sent in pieces comes within this time."""
+RESIZE_SEC = 0.02
 MESSAGE_MAX = 300  # Characters.
 KILL_REASON = "an operator ended it"
 
@@ -84,7 +85,9 @@ def watch(source: Source, console: Console, every_sec: float) -> None:
             ready, _, _ = select.select([sys.stdin, woken], [], [], min(left, ESCAPE_SEC) if keys.waiting else left)
             pressed: list[str] = []
             if woken in ready:
-                os.read(woken, 64)  # The terminal has another size: draw again.
+                # Another size: draw again. A pseudo-terminal tells of it before it has it (pty_resize in the kernel).
+                time.sleep(RESIZE_SEC)
+                os.read(woken, 64)
             if sys.stdin in ready:
                 data = os.read(sys.stdin.fileno(), 1024)
                 if not data:
