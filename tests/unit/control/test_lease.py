@@ -46,7 +46,7 @@ def test_a_process_that_ended_does_not() -> None:
         {},
         {"pid": 0, "start": None},
         {"pid": -1, "start": 1},
-        {"pid": os.getpid()},
+        pytest.param({"pid": os.getpid()}, id="no start"),
         {"pid": "x", "start": 1},
         {"pid": [1], "start": 1},
         {"pid": None, "start": 1},
