@@ -11,10 +11,9 @@ import click
 
 from agentcg.errors import AgentcgError
 from agentcg.launcher import launcher_path
+from agentcg.policy.shell import SHELLS
 
 __all__ = ["shim"]
-
-_SHELLS = ("sh", "bash", "dash", "ash", "zsh", "ksh")  # Those that launcher/shell.c knows.
 
 
 @click.command()
@@ -31,7 +30,7 @@ def shim(folder: Path, *, remove: bool) -> None:
     for all else they are the shells that they stand for.
     """
     launcher = launcher_path()
-    for name in _SHELLS:
+    for name in sorted(SHELLS):  # launcher/shell.c knows the same.
         link = folder / name
         if remove:
             if link.is_symlink() and os.path.basename(os.readlink(link)) == os.path.basename(launcher):

@@ -8,7 +8,7 @@ nothing but the right class, because limits hold whatever runs.
 
 import re
 
-__all__ = ["program_name", "simple_commands"]
+__all__ = ["SHELLS", "program_name", "shell_text", "simple_commands"]
 
 # Possessive quantifiers throughout: no input makes the reader go back, so it is linear in the length of the line.
 _PIECE = re.compile(
@@ -35,7 +35,7 @@ def _words(text: str) -> frozenset[str]:
 
 _KEYWORDS = _words("if then elif else fi while until do done esac { } ! ]]")
 _HEADERS = _words("for select case function")  # What follows on their line is not a command.
-_SHELLS = _words("sh bash dash zsh ksh ash")
+SHELLS = _words("sh bash dash zsh ksh ash")
 
 
 # Programs that run another: the options with a value of their own, and how many words stand before the command.
@@ -171,7 +171,7 @@ def _resolve(words: list[str], depth: int) -> list[list[str]]:
             break
     if index >= len(words):
         return [[wrapper]] if wrapper else []
-    inner = _inner_text(words, index) if depth > 0 else None
+    inner = shell_text(words, index) if depth > 0 else None
     if inner is not None:
         return _commands(inner, depth - 1)
     name = program_name(words[index])
@@ -192,12 +192,12 @@ def _after_options(words: list[str], index: int, with_value: frozenset[str], sto
     return index
 
 
-def _inner_text(words: list[str], index: int) -> str | None:
-    """The shell text that ``sh -c TEXT`` or ``eval TEXT`` would run; None if this is neither."""
+def shell_text(words: list[str], index: int = 0) -> str | None:
+    """Return the shell text that ``sh -c TEXT`` or ``eval TEXT`` at ``index`` would run; None if it is neither."""
     name = program_name(words[index])
     if name == "eval":
         return " ".join(words[index + 1 :])
-    if name not in _SHELLS:
+    if name not in SHELLS:
         return None
     for place in range(index + 1, len(words)):
         option = words[place]
