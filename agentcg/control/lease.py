@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from agentcg.kernel.process import start_time
 
 __all__ = ["Lease"]
 
@@ -23,12 +24,12 @@ class Lease:
         self.alive = True
         self.resumed = False
         """Found again after a restart: there is a process to watch, and no connection."""
-        self._start = _start_time(pid)
+        self._start = start_time(pid)
         self._pidfd: int | None = None
 
     def holds(self) -> bool:
         """Whether the holder's process is still the one it was."""
-        return self._start is not None and self._start == _start_time(self.pid)
+        return self._start is not None and self._start == start_time(self.pid)
 
     def record(self) -> dict[str, Any]:
         """Return what is kept on a cgroup so that :meth:`resume` finds the holder again."""
@@ -77,13 +78,3 @@ class Lease:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-
-
-def _start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot: with the pid it is unique (proc_pid_stat(5))."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text() if pid > 0 else ""
-    except OSError:
-        return None
-    # The command's name may hold anything, also spaces and parentheses; what counts comes after the last one.
-    return int(text.rpartition(")")[2].split()[19]) if text else None
