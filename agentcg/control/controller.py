@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from dataclasses import replace
 from functools import partial
@@ -44,8 +43,6 @@ CALM = 0.05
 """How far below the line of alert, as a part of the wall, they have to be for it to end."""
 PAUSE_SEC = 0.005
 """The least time between two looks for which the kernel's events call."""
-GUARD_SEC = 10.0
-"""A guard that lives for less is not started again."""
 FREEZING: frozenset[Mechanism] = frozenset(("hold", "tripwire", "yield"))
 """What needs somebody who thaws if we die."""
 
@@ -81,7 +78,6 @@ class Controller:
         self._reclaimed: float | None = None
         self._followed: dict[SessionRef, int] = {}  # What undeclared protected sessions held when last reserved for.
         self._wall_at_look: int | None = None
-        self._guard_began = -math.inf
         watch = registry.poll.watch_file
         self._shared_tripped = False
         self._shared_watch = watch(registry.tree.shared.fd, "memory.events.local", self._trip_all)
@@ -178,10 +174,7 @@ class Controller:
     # The guard
 
     def _start_guard(self) -> None:
-        again, self._guard_began = time.monotonic() - self._guard_began < GUARD_SEC, time.monotonic()
         try:
-            if again:
-                raise Unsupported("the guard ends as soon as it is started", hint="see the system's log")
             self._guard.start()
         except Unsupported as error:
             log.warning("nothing will be frozen, for want of who would thaw it: %s", error)

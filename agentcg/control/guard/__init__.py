@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agentcg.errors import Unsupported
@@ -24,6 +26,9 @@ NAME = "agentcg-guard"
 
 SILENCE_SEC = 1.0
 """How long the daemon may be silent while something is frozen. It has to beat several times in that."""
+
+GUARD_SEC = 10.0
+"""A guard that lives for less is not started again."""
 
 _SOURCE = Path(__file__).resolve().parent / "guard.c"
 _FROZEN, _THAWED = b"f", b"t"
@@ -42,8 +47,78 @@ def build(target_dir: str | os.PathLike[str] = BIN) -> Path:
     return compile_program(NAME, [_SOURCE], target_dir)
 
 
-class Guard:
+class _Process:
     """One guard process. It lives in the cgroup of whoever starts it, until :meth:`close`. Nothing here blocks.
+
+    :param on_ended: called with the reason if the guard has ended by itself
+    """
+
+    def __init__(self, on_ended: Callable[[str], None]) -> None:
+        self._on_ended = on_ended
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pidfd = self._input = -1
+        self._began = -math.inf
+
+    @property
+    def pid(self) -> int | None:
+        """The guard's process id, None while there is none."""
+        return self._process.pid if self._process is not None else None
+
+    def _start(self, program: str, descriptors: Sequence[int], output: int | None = None) -> None:
+        again, self._began = time.monotonic() - self._began < GUARD_SEC, time.monotonic()
+        if again:
+            raise Unsupported("the guard ends as soon as it is started", hint="see the system's log")
+        their_input, self._input = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [program, *map(str, descriptors)],
+                stdin=their_input,
+                stdout=output,
+                pass_fds=descriptors,
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._close_pipe()
+            raise Unsupported(f"{program} cannot be run: {error}", hint="install agentcg again") from error
+        finally:
+            os.close(their_input)
+        os.set_blocking(self._input, False)
+        self._process, self._pidfd = process, os.pidfd_open(process.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+
+    def close(self) -> None:
+        """Let it go. It lets go on what is still stopped, and ends. Safe to call twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._close_pipe()
+            self._reap_later(process)
+
+    def _close_pipe(self) -> None:
+        os.close(self._input)
+        self._input = -1
+
+    def _reap_later(self, process: subprocess.Popen[bytes]) -> None:
+        pidfd, self._pidfd = self._pidfd, -1
+        loop = asyncio.get_running_loop()
+
+        def reap() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            process.wait()  # It has ended: this does not wait.
+
+        loop.add_reader(pidfd, reap)
+
+    def _ended(self) -> None:
+        status = self._process.wait() if self._process is not None else 0  # It has ended: this does not wait.
+        reason = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
+        self.close()
+        log.error("%s is gone: %s", NAME, reason)
+        self._on_ended(reason)
+
+
+class Guard(_Process):
+    """Thaws what is frozen.
 
     :param root_fd: the directory of the root cgroup; only what is below it is ever thawed
     :param on_thawed: called with the number of cgroups that were thawed while this process was silent: what it
@@ -59,15 +134,10 @@ class Guard:
         on_thawed: Callable[[int], None] = lambda count: None,
         on_ended: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        self._root_fd, self._on_thawed, self._on_ended = root_fd, on_thawed, on_ended
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pidfd = self._input = self._output = -1
+        super().__init__(on_ended)
+        self._root_fd, self._on_thawed = root_fd, on_thawed
+        self._output = -1
         self._armed = False
-
-    @property
-    def pid(self) -> int | None:
-        """The guard's process id, None while there is none."""
-        return self._process.pid if self._process is not None else None
 
     def start(self) -> None:
         """Start it, on the running event loop. What a daemon before this one left frozen is not its business.
@@ -77,28 +147,18 @@ class Guard:
         program = guard_path()
         # Opened anew: the daemon's lock on the root belongs to its own open file, and would live on in this process.
         root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._root_fd)
-        (their_input, self._input), (self._output, their_output) = os.pipe(), os.pipe()
+        output, their_output = os.pipe()
         try:
-            process = subprocess.Popen(
-                [program, str(root)],
-                stdin=their_input,
-                stdout=their_output,
-                pass_fds=(root,),
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._close_pipes()
-            raise Unsupported(f"{program} cannot be run: {error}", hint="install agentcg again") from error
+            self._start(program, [root], their_output)
+        except BaseException:
+            os.close(output)
+            raise
         finally:
-            for fd in (root, their_input, their_output):
-                os.close(fd)
-        for fd in (self._input, self._output):
-            os.set_blocking(fd, False)
-        self._process, self._pidfd = process, os.pidfd_open(process.pid)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._output, self._told)
-        loop.add_reader(self._pidfd, self._ended)
+            os.close(root)
+            os.close(their_output)
+        self._output = output
+        os.set_blocking(output, False)
+        asyncio.get_running_loop().add_reader(output, self._told)
 
     def arm(self, frozen: bool) -> None:
         """Say whether anything is frozen. Say so before the first freeze, and not before the last thaw is done."""
@@ -113,29 +173,12 @@ class Guard:
 
     def close(self) -> None:
         """Let it go. It thaws what is still frozen, and ends. Safe to call twice."""
-        process, self._process = self._process, None
         self._armed = False
-        if process is None:
-            return
-        asyncio.get_running_loop().remove_reader(self._output)
-        self._close_pipes()
-        self._reap_later(process)
-
-    def _close_pipes(self) -> None:
-        os.close(self._input)
-        os.close(self._output)
-        self._input = self._output = -1
-
-    def _reap_later(self, process: subprocess.Popen[bytes]) -> None:
-        pidfd, self._pidfd = self._pidfd, -1
-        loop = asyncio.get_running_loop()
-
-        def reap() -> None:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-            process.wait()  # It has ended: this does not wait.
-
-        loop.add_reader(pidfd, reap)
+        if self._output >= 0:
+            asyncio.get_running_loop().remove_reader(self._output)
+            os.close(self._output)
+            self._output = -1
+        super().close()
 
     def _send(self, message: bytes) -> None:
         if self._process is None:
@@ -157,10 +200,3 @@ class Guard:
         for line in lines:
             log.warning("the guard thawed %s cgroups: this process was silent for %g s", line.decode(), SILENCE_SEC)
             self._on_thawed(int(line))
-
-    def _ended(self) -> None:
-        status = self._process.wait() if self._process is not None else 0  # It has ended: this does not wait.
-        reason = f"it was killed by signal {-status}" if status < 0 else f"it ended with status {status}"
-        self.close()
-        log.error("%s is gone: %s", NAME, reason)
-        self._on_ended(reason)

@@ -55,7 +55,6 @@ def guard(monkeypatch: pytest.MonkeyPatch) -> type[FakeGuard]:
     """Return the class of the guards in this test."""
     kind = type("FakeGuard", (FakeGuard,), {})
     monkeypatch.setattr("agentcg.control.controller.Guard", kind)
-    monkeypatch.setattr("agentcg.control.controller.GUARD_SEC", 0)
     monkeypatch.setattr("agentcg.control.controller.PAUSE_SEC", 0)
     return kind
 

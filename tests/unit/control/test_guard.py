@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentcg import native
+from agentcg.control import guard as guard_module
 from agentcg.control.guard import Guard, build, guard_path
 from agentcg.errors import Unsupported
 
@@ -262,7 +263,9 @@ def test_closing_thaws_what_is_left_and_is_not_taken_for_a_fault(tree, with_guar
     with_guard(body)
 
 
-def test_a_guard_that_was_killed_or_hangs_is_told_once_and_another_can_be_started(tree, with_guard):
+def test_a_guard_that_was_killed_or_hangs_is_told_once_and_another_can_be_started(tree, with_guard, monkeypatch):
+    monkeypatch.setattr(guard_module, "GUARD_SEC", 0)
+
     async def body(guard, told):
         os.kill(guard.pid, signal.SIGKILL)
         await until(lambda: told)
@@ -277,6 +280,17 @@ def test_a_guard_that_was_killed_or_hangs_is_told_once_and_another_can_be_starte
         await until(lambda: len(told) > 1)
         assert told == ["it was killed by signal 9"] * 2
         assert gone(pid)
+
+    with_guard(body)
+
+
+def test_a_guard_that_ends_at_once_is_not_started_again(tree, with_guard):
+    async def body(guard, told):
+        os.kill(guard.pid, signal.SIGKILL)
+        await until(lambda: told)
+        with pytest.raises(Unsupported, match="the guard ends as soon as it is started"):
+            guard.start()
+        assert guard.pid is None
 
     with_guard(body)
 
