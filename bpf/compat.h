@@ -81,8 +81,21 @@ struct mem_cgroup {
 
 struct cpumask;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct signal_struct {
+	atomic_t live;
+	int group_exit_code;
 	unsigned int flags;
+	unsigned int is_child_subreaper : 1; /* a bool in v7.3: read it as a bit field */
+	int leader;
+};
+
+struct mm_struct {
+	unsigned long arg_start;
+	unsigned long arg_end;
 };
 
 struct sched_entity {
@@ -101,8 +114,12 @@ struct task_struct {
 	unsigned int policy;
 	int pid;
 	int tgid;
+	int exit_code;
 	unsigned int in_memstall : 1;
 	unsigned int memcg_nr_pages_over_high;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct mm_struct *mm;
 	const struct cpumask *cpus_ptr;
 	struct css_set *cgroups;
 	struct signal_struct *signal;

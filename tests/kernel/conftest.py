@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from ctypes import c_uint64
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from agentcg.api.client import Client
 from agentcg.errors import AgentcgError
+from agentcg.kernel import build_bpf
 from agentcg.kernel import sys as system
+from agentcg.kernel.libbpf import Object
 
 CGROUPS = Path("/sys/fs/cgroup")
 SYSTEMD = Path("/run/systemd/system")
@@ -218,6 +221,30 @@ def confined_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon
 def own_daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """Return a daemon of this test's own; its options are the fixture's parameter."""
     yield from _daemon(tmp_path, "agentcg-own", *getattr(request, "param", ()))
+
+
+@pytest.fixture
+def first_instructions(tmp_path: Path) -> Iterator[Callable[[int], Callable[[], dict[str, int]]]]:
+    """Return a function that has the shells in a cgroup, by its id, looked at by exec_check.bpf.c, a program of the
+    tests' own; it returns another for what that has counted.
+    """
+    (built,) = build_bpf.build(Path(__file__).parent / "bpf", tmp_path / "check")
+    with Object.open(built) as loaded:
+        loaded.load()
+        links = [program.attach() for program in loaded.programs.values()]
+        counts, names = loaded.map("results", c_uint64), loaded.btf.enumeration("result")
+
+        def results() -> dict[str, int]:
+            found = {name.lower(): counts.get(number) for name, number in names.items()}
+            return {name: count.value for name, count in found.items() if count is not None}
+
+        def look(cgroup_id: int) -> Callable[[], dict[str, int]]:
+            loaded.map("agents", c_uint64).set(cgroup_id, c_uint64(1))
+            return results
+
+        yield look
+        for link in links:
+            link.destroy()
 
 
 @pytest.fixture(scope="session")

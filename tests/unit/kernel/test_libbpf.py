@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentcg.errors import AgentcgError, Unsupported
-from agentcg.kernel import build_bpf, confine, mem
+from agentcg.kernel import build_bpf, confine, executions, mem
 from agentcg.kernel.libbpf import BpfError, Object, library, require
 
 
@@ -66,13 +66,15 @@ class _Eight(ctypes.Structure):
     _fields_ = (("value", ctypes.c_uint64),)
 
 
-@pytest.mark.parametrize("face", [mem, confine])
+@pytest.mark.parametrize("face", [mem, confine, executions])
 def test_every_structure_of_the_header_has_its_mirror(face):
     header = Path(build_bpf.__file__).parents[2] / f"bpf/{face.NAME}.h"
     assert set(re.findall(r"^struct (\w+) \{", header.read_text(), re.M)) == set(face.STRUCTURES)
 
 
-@pytest.mark.parametrize(("face", "name"), [(face, name) for face in (mem, confine) for name in face.STRUCTURES])
+@pytest.mark.parametrize(
+    ("face", "name"), [(face, name) for face in (mem, confine, executions) for name in face.STRUCTURES]
+)
 def test_python_and_c_agree_on_every_structure(compiled_objects, face, name):
     ours = face.STRUCTURES[name]
     with Object.open(compiled_objects[face.NAME]) as one:
@@ -87,6 +89,8 @@ def test_python_and_c_agree_on_every_structure(compiled_objects, face, name):
         (mem, "agentcg_mem_kind", "AGENTCG_MEM_", mem.Kind),
         (mem, "agentcg_mem_stat", "AGENTCG_MEM_STAT_", mem.Stat),
         (confine, "agentcg_confine_kind", "AGENTCG_CONFINE_", confine.Kind),
+        (executions, "agentcg_exec_kind", "AGENTCG_EXEC_", executions.Kind),
+        (executions, "agentcg_exec_match", "AGENTCG_EXEC_", executions.Match),
     ],
 )
 def test_python_and_c_agree_on_every_number(compiled_objects, face, name, prefix, ours):
