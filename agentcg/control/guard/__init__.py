@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dead-man's switch: ``agentcg-guard`` thaws what the daemon has frozen if the daemon dies or falls silent.
+"""The dead-man's switch: ``agentcg-guard`` lets go of what the daemon has stopped if the daemon dies or falls silent.
 
-The program's own header says what it does and its limits.
+Frozen cgroups are one job of the program, stopped processes another. Its sources say what it does and its limits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from agentcg.errors import Unsupported
 from agentcg.native import BIN, compile_program, program_path
 
-__all__ = ["NAME", "SILENCE_SEC", "Guard", "build", "guard_path"]
+__all__ = ["NAME", "SILENCE_SEC", "WAITING_SEC", "Guard", "ProcessGuard", "build", "guard_path"]
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,13 @@ NAME = "agentcg-guard"
 SILENCE_SEC = 1.0
 """How long the daemon may be silent while something is frozen. It has to beat several times in that."""
 
+WAITING_SEC = 2.0
+"""How long a process that an agent has started waits, stopped, for the daemon to make it a call."""
+
 GUARD_SEC = 10.0
 """A guard that lives for less is not started again."""
 
-_SOURCE = Path(__file__).resolve().parent / "guard.c"
+_SOURCES = sorted(Path(__file__).resolve().parent.glob("*.c"))
 _FROZEN, _THAWED = b"f", b"t"
 
 
@@ -44,7 +47,7 @@ def guard_path() -> str:
 
 def build(target_dir: str | os.PathLike[str] = BIN) -> Path:
     """Compile ``agentcg-guard`` into ``target_dir`` and return its path: see :func:`agentcg.native.compile_program`."""
-    return compile_program(NAME, [_SOURCE], target_dir)
+    return compile_program(NAME, _SOURCES, target_dir)
 
 
 class _Process:
@@ -115,6 +118,27 @@ class _Process:
         self.close()
         log.error("%s is gone: %s", NAME, reason)
         self._on_ended(reason)
+
+
+class ProcessGuard(_Process):
+    """Lets processes go on that :mod:`agentcg.kernel.executions` has stopped: after :data:`WAITING_SEC`, or when this
+    process ends.
+
+    :param stopped: the descriptor of the map of that name
+    :param agents: likewise; it is cleared when this process has ended
+    :param on_ended: called with the reason if the guard has ended by itself. Start another, or stop nothing
+    """
+
+    def __init__(self, stopped: int, agents: int, *, on_ended: Callable[[str], None]) -> None:
+        super().__init__(on_ended)
+        self._descriptors = (stopped, agents)
+
+    def start(self) -> None:
+        """Start it, on the running event loop.
+
+        :raises Unsupported: if the program is missing or cannot be run; then nothing must be stopped
+        """
+        self._start(guard_path(), self._descriptors)
 
 
 class Guard(_Process):

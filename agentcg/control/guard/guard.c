@@ -3,14 +3,18 @@
 // agentcg-guard lets go of what the daemon has frozen when the daemon no longer can: a dead-man's switch.
 //
 //   agentcg-guard FD
+//   agentcg-guard STOPPED AGENTS
+//
+// The second is another job: see processes.c.
 //
 // FD is the directory of the root cgroup. Standard input is a pipe from the daemon, a byte a message: "f" when
 // something is or is about to be frozen, repeated several times a second; "t" when nothing is any more. A second of
 // silence after an "f", or the end of the pipe, however it came about, and it writes 0 to cgroup.freeze of every
 // cgroup below FD that has a 1 there, and "max" to memory.high of every session, FD/shared/TENANT/SESSION: nobody would
-// answer when it is reached, and the kernel would slow the session down more and more. At the end of the pipe it exits then; after a silence it looks again every
-// second until it hears from the daemon. What it did is one line on standard error for people, and, as the daemon may
-// be alive and mistaken now, the number of cgroups on a line of standard output.
+// answer when it is reached, and the kernel would slow the session down more and more. At the end of the pipe it exits
+// then; after a silence it looks again every second until it hears from the daemon. What it did is one line on standard
+// error for people, and, as the daemon may be alive and mistaken now, the number of cgroups on a line of standard
+// output.
 //
 // It is a session of its own and ignores the signals that end a service, so that it outlives the daemon by the moment
 // that it is there for. Its pages are locked as they are touched, and a first look that changes nothing touches them
@@ -36,6 +40,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "guard.h"
 
 #define SILENCE_MS 1000
 #define RETRY_MS 100
@@ -64,9 +70,7 @@ struct result {
 
 static struct level levels[LEVELS];
 
-static void say(int fd, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static void say(int fd, const char *format, ...) {
+void say(int fd, const char *format, ...) {
     char line[256];
     va_list arguments;
     va_start(arguments, format);
@@ -78,10 +82,14 @@ static void say(int fd, const char *format, ...) {
         return;
 }
 
-static int64_t now_ms(void) {
+int64_t now_ns(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static int64_t now_ms(void) {
+    return now_ns() / 1000000;
 }
 
 // Gone: the cgroup was removed meanwhile, or is the top one, which cannot be frozen.
@@ -221,18 +229,28 @@ static int guard(int root) {
     }
 }
 
+// -1 if the word does not name an open one.
+static int descriptor(const char *word) {
+    char *end;
+    long number = strtol(word, &end, 10);
+    return *word && !*end && number >= 0 && fcntl((int)number, F_GETFD) >= 0 ? (int)number : -1;
+}
+
 int main(int argc, char **argv) {
     static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2, SIGTSTP};
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
         signal(ignored[i], SIG_IGN);
     setsid(); // Fails where it is one already.
-    char *end = NULL;
-    int root = argc == 2 ? (int)strtol(argv[1], &end, 10) : -1;
-    if (root < 0 || !end || *end || fcntl(root, F_GETFD) < 0) {
-        say(STDERR_FILENO, "usage: agentcg-guard FD, the directory of the root cgroup, with a pipe on standard input\n");
+    int first = argc == 2 || argc == 3 ? descriptor(argv[1]) : -1;
+    int second = argc == 3 ? descriptor(argv[2]) : first;
+    if (first < 0 || second < 0) {
+        say(STDERR_FILENO, "usage: agentcg-guard FD, the directory of the root cgroup, or agentcg-guard STOPPED AGENTS,\n"
+                           "two maps, with a pipe on standard input\n");
         return 2;
     }
     mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT); // As far as it may.
-    thaw_all(root, true);
-    return guard(root);
+    if (argc == 3)
+        return guard_processes(first, second);
+    thaw_all(first, true);
+    return guard(first);
 }

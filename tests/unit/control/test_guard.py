@@ -175,7 +175,7 @@ def test_it_costs_less_than_a_megabyte(tree, start):
     assert pages * os.sysconf("SC_PAGE_SIZE") < 1 << 20
 
 
-@pytest.mark.parametrize("arguments", [[], ["x"], ["77"], ["3", "4"]])
+@pytest.mark.parametrize("arguments", [[], ["x"], ["77"], ["3", "4"], ["0", "x"], ["0", "1", "2"]])
 def test_wrong_arguments(program, arguments):
     done = subprocess.run([program, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10)
     assert done.returncode == 2
