@@ -12,7 +12,8 @@ from agentcg.policy.schema import LIMIT_FLOOR, Background, Share
 from agentcg.policy.shell import program_name
 from agentcg.units import format_size, parse_duration, parse_rate, parse_size
 
-__all__ = ["BUDGET_KEYS", "CLASS_KEYS", "HISTORY_KEYS", "KV_KEYS", "RULE_KEYS", "TOP_KEYS", "nearest", "read_table"]
+__all__ = ["BUDGET_KEYS", "CLASS_KEYS", "HISTORY_KEYS", "KV_KEYS", "RULE_KEYS", "TOP_KEYS", "TRANSPARENT_KEYS"]
+__all__ += ["nearest", "read_table"]
 
 Reader = Callable[[str, object], Any]
 """Returns the value at a place, or raises InvalidInput."""
@@ -149,6 +150,14 @@ def _commands(place: str, value: object) -> frozenset[tuple[str, ...]]:
     return frozenset((program_name(head), *rest) for head, *rest in split)
 
 
+def _programs(place: str, value: object) -> tuple[str, ...]:
+    names = () if value == [] else _texts(place, value)
+    for name in names:
+        if "/" in name or not name.isprintable():
+            raise InvalidInput(place, f"{name[:80]!r} is not a program's name", hint="write it without folders")
+    return names
+
+
 def _classes(place: str, value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise _wrong(place, value, "tables of their own, such as [class.test]")
@@ -182,6 +191,7 @@ TOP_KEYS: dict[str, Reader] = {
     "rule": _list,
     "history": _any,
     "kv": _any,
+    "transparent": _any,
 }
 BUDGET_KEYS: dict[str, Reader] = {
     "memory": _share,
@@ -207,5 +217,6 @@ CLASS_KEYS: dict[str, Reader] = {
     "background": _one_of(Background),
 }
 RULE_KEYS: dict[str, Reader] = {"tool": _texts, "command": _commands, "class": _text, "light": _flag}
+TRANSPARENT_KEYS: dict[str, Reader] = {"shells": _programs, "programs": _programs, "new_session": _flag}
 HISTORY_KEYS: dict[str, Reader] = {"min_calls": _whole(1, 1_000_000), "margin": _number(1, 100)}
 KV_KEYS: dict[str, Reader] = {"signals": _flag, "weights": _flag, "order": _flag}

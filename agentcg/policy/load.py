@@ -48,6 +48,11 @@
     signals = true                # servers are told of calls
     weights = true                # sessions whose cache is in the way get more of the CPUs, up to 4 times their share
     order = true                  # and their held calls start first
+
+    [transparent]                 # what an agent executes in a transparent session and that is then a call: any of
+    shells = ["sh", "bash"]       # these with -c; default: every shell that is known
+    programs = ["pytest"]         # these, whatever their options; default: none
+    new_session = false           # whatever leads a session of its own (setsid)
 """
 
 from __future__ import annotations
@@ -59,8 +64,27 @@ from typing import Any
 
 import agentcg
 from agentcg.errors import InvalidInput
-from agentcg.policy.keys import BUDGET_KEYS, CLASS_KEYS, HISTORY_KEYS, KV_KEYS, RULE_KEYS, TOP_KEYS, nearest, read_table
-from agentcg.policy.schema import DEFAULT_CLASS, CallClass, HistoryRules, KvRules, Policy, PolicyBudget, Rule
+from agentcg.policy.keys import (
+    BUDGET_KEYS,
+    CLASS_KEYS,
+    HISTORY_KEYS,
+    KV_KEYS,
+    RULE_KEYS,
+    TOP_KEYS,
+    TRANSPARENT_KEYS,
+    nearest,
+    read_table,
+)
+from agentcg.policy.schema import (
+    DEFAULT_CLASS,
+    CallClass,
+    HistoryRules,
+    KvRules,
+    Policy,
+    PolicyBudget,
+    Rule,
+    TransparentRules,
+)
 from agentcg.units import format_duration, format_size
 
 __all__ = ["VERSION", "find", "load", "presets"]
@@ -181,6 +205,9 @@ def _policy(place: str, name: str, top: dict[str, Any]) -> Policy:
         rules=tuple(rules),
         history=HistoryRules(**read_table(f"{place}: history.", top.get("history", {}), HISTORY_KEYS)),
         kv=KvRules(**read_table(f"{place}: kv.", top.get("kv", {}), KV_KEYS)),
+        transparent=TransparentRules(
+            **read_table(f"{place}: transparent.", top.get("transparent", {}), TRANSPARENT_KEYS)
+        ),
     )
 
 

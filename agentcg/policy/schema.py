@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agentcg.model import CpuClass
+from agentcg.policy.shell import SHELLS
 
 __all__ = ["DEFAULT_CLASS", "LIMIT_FLOOR", "Background", "CallClass", "HistoryRules", "KvRules", "Policy"]
-__all__ += ["PolicyBudget", "Rule", "Share"]
+__all__ += ["PolicyBudget", "Rule", "Share", "TransparentRules"]
 
 Background = Literal["kill", "adopt", "leave"]
 """What becomes of what a call leaves running when its command ends: see :mod:`agentcg.control.background`."""
@@ -106,6 +107,18 @@ class KvRules:
 
 
 @dataclass(frozen=True, slots=True)
+class TransparentRules:
+    """What an agent of a transparent session executes that is then a call. Of a name the first 15 bytes count."""
+
+    shells: tuple[str, ...] = tuple(sorted(SHELLS))
+    """These with ``-c``."""
+    programs: tuple[str, ...] = ()
+    """These, whatever their options."""
+    new_session: bool = False
+    """Whatever leads a session of its own (setsid(2))."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """A whole policy."""
 
@@ -120,6 +133,7 @@ class Policy:
     rules: tuple[Rule, ...] = ()
     history: HistoryRules = field(default_factory=HistoryRules)
     kv: KvRules = field(default_factory=KvRules)
+    transparent: TransparentRules = field(default_factory=TransparentRules)
 
     def background_of(self, call_class: str) -> Background:
         """Return what becomes of what a call of a class leaves running. A class of an older policy is the default."""

@@ -3,7 +3,7 @@ import pytest
 
 from agentcg.errors import InvalidInput
 from agentcg.policy.load import load, presets
-from agentcg.policy.schema import KvRules, Share
+from agentcg.policy.schema import KvRules, Share, TransparentRules
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def test_the_presets_load_and_cap_swap():
         assert {"test", "build", "install", "script", "vcs", "search"} <= policy.classes.keys()
         assert all(each.swap_max == 0 and each.pids_max for each in policy.classes.values())
         assert policy.rules == load("default").rules
+        assert policy.transparent == TransparentRules()
 
 
 def test_a_whole_policy(write):
@@ -54,6 +55,9 @@ def test_a_whole_policy(write):
             margin = 2
             [kv]
             weights = false
+            [transparent]
+            shells = []
+            programs = "pytest"
             """
         )
     )
@@ -68,6 +72,7 @@ def test_a_whole_policy(write):
     assert policy.rules[0].commands == {("python", "-m", "pytest")}
     assert (policy.history.min_calls, policy.history.margin) == (5, 2.0)
     assert policy.kv == KvRules(signals=True, weights=False, order=True)
+    assert policy.transparent == TransparentRules(shells=(), programs=("pytest",))
 
 
 def test_a_policy_may_extend_a_preset(write):
@@ -116,6 +121,9 @@ def test_a_policy_may_extend_a_preset(write):
         ("version = 1\n[[rule]]\ncommand = 'x'", "rule 1: class", "is missing"),
         ("version = 1\n[[rule]]\nclass = 'default'\ncommand = [' ']", "rule 1: command", "list of words"),
         ("version = 1\n[defaults]\nmemory_cap = '1G'\nmemory_max = '2G'", "defaults.memory_max", "above memory_cap"),
+        ("version = 1\n[transparent]\nnew_session = 1", "transparent.new_session", "true or false"),
+        ("version = 1\n[transparent]\nprograms = ['/bin/sh']", "transparent.programs", "without folders"),
+        ("version = 1\n[transparent]\nprogram = ['sh']", "transparent.program", "did you mean 'programs'"),
         ("version = 1\nextends = 'defalt'", "extends", "did you mean 'default'"),
     ],
 )
