@@ -35,6 +35,7 @@ from agentcg.control.containers import Containers, places_of
 from agentcg.control.controller import Controller
 from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
+from agentcg.control.transparent import Transparent
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
 from agentcg.kernel import systemd
@@ -111,6 +112,7 @@ async def serve(options: Options) -> None:
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
     metrics = None if scraped is None else scraped[0](registry, controller, events)
+    transparent = Transparent(registry)
     await adopt(registry, places_of(root.node.read_record()))
     containers = Containers(registry, Engine(), options.containers)
     holds = events.holds if events is not None else None
@@ -155,6 +157,7 @@ async def serve(options: Options) -> None:
         if passed is None:
             os.unlink(options.socket)
         containers.close()
+        transparent.close()
         await registry.settle()
         coordinator.close()
         if controller is not None:

@@ -304,6 +304,8 @@ class Session:
     """It is closed when the connection that opened it goes away."""
     container: str | None = None
     """The id of the container whose own cgroup it is, and whose engine says what it may use."""
+    transparent: bool = False
+    """What its agent executes by itself becomes a call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 
 The rungs: *observe* (read usage), *cgroup* (limit, freeze, kill), *network* (BPF on a call's sockets), *events* (BPF
 tracing of the memory paths), *scheduler* (sched_ext), *memcg-ops* (BPF in the memory controller); and beside them
-*confine* (BPF LSM).
+*transparent* (BPF stops what agents execute) and *confine* (BPF LSM).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agentcg.cgroup.delegate import CONTROLLERS, Mounts, find_mounts
 from agentcg.cgroup.node import Inner
 from agentcg.control.guard import guard_path
 from agentcg.errors import Unsupported
-from agentcg.kernel import confine, mem, memcg_ops, net, sched
+from agentcg.kernel import confine, executions, mem, memcg_ops, net, sched
 from agentcg.kernel.libbpf import LIBBPF, STRUCT_OPS, TRACING, require
 from agentcg.kernel.links import ways_out
 from agentcg.kernel.oomd import HOOKS, hook_timeout, systemd_runs
@@ -79,6 +79,12 @@ def probe(*, proc: str = "/proc", btf: str = _BTF, libbpf: str = LIBBPF, sched_e
             "with --events: who charges, stalls and is killed, in microseconds",
             True,
             _tracing(types, proc, libbpf),
+        ),
+        Rung(
+            "transparent",
+            "with session run --transparent: what an agent executes becomes a call by itself",
+            True,
+            _transparent(types, proc, libbpf),
         ),
         Rung(
             "scheduler",
@@ -182,6 +188,17 @@ def _pacing() -> Check:
     fixes = [f"tc qdisc replace dev {name} root fq" for name, kinds in sorted(ways.items()) if kinds != {"fq"}]
     fix = f"{fixes[0]}: what is above a rate waits then, and is not dropped" if fixes else ""
     return Check("pacing by fq", not fixes, found or "no default route", fix, needed=False)
+
+
+def _transparent(types: _BtfNames, proc: str, libbpf: str) -> list[Check]:
+    return [
+        _btf(types),
+        _capability(proc),
+        _try("libbpf", lambda: require(TRACING, "tracing", name=libbpf)),
+        _try("BPF programs", lambda: executions.check_object().name),
+        _try("guard", guard_path),
+        _try("pid namespace", executions.check_pid_namespace),
+    ]
 
 
 def _try(name: str, attempt: Callable[[], str], *, needed: bool = True) -> Check:

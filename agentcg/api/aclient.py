@@ -76,6 +76,7 @@ class AsyncClient:
         protected: bool = False,
         leased: bool = True,
         agent: bool = False,
+        transparent: bool = False,
         **budget: Any,
     ) -> AsyncSession:
         """Open a session: see :meth:`agentcg.api.client.Client.session`.
@@ -91,6 +92,7 @@ class AsyncClient:
             protected=protected,
             leased=leased,
             agent=agent,
+            transparent=transparent,
         )
         return AsyncSession(self, reply["session"].session, reply["notes"], reply.get("procs"))
 

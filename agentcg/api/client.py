@@ -234,11 +234,13 @@ class Client:
         tenant: str | None = None,
         protected: bool = False,
         leased: bool = True,
+        transparent: bool = False,
         **budget: Any,
     ) -> Session:
         """Open a session. ``budget`` is keyword arguments named as in :class:`agentcg.model.Budget`.
 
         ``protected`` reserves its memory_max from the start. ``leased`` closes it with this connection.
+        ``transparent`` makes calls of what the agent's own processes execute, as the policy says.
         """
         reply = self.invoke(
             wire.SessionInterface,
@@ -248,6 +250,7 @@ class Client:
             budget=types.camel(types.Budget, budget) if budget else None,
             protected=protected,
             leased=leased,
+            transparent=transparent,
         )
         return Session(self, reply["session"].session)
 

@@ -126,12 +126,16 @@ class SessionInterface(_Handled, VarlinkInterface, name="dev.agentcg.Sessions"):
         protected: bool | None = None,
         leased: bool | None = None,
         agent: bool | None = None,
+        transparent: bool | None = None,
     ) -> OpenResult:
         """Open a session. Without a name it gets one. ``leased`` closes it with this connection.
+        With ``transparent``, what the agent's own processes execute becomes a call by itself, as the policy says.
         With ``agent`` the reply passes a root peer a descriptor of the cgroup.procs for the agent's own processes: a
         process that writes 0 to it lives in the session, outside its calls, and is not ended for their sake.
         Without it, such a process connects and calls Enter."""
-        return self._handler.open(session, tenant, budget, bool(protected), bool(leased), bool(agent))
+        return self._handler.open(
+            session, tenant, budget, bool(protected), bool(leased), bool(agent), bool(transparent)
+        )
 
     @varlinkmethod
     def Enter(self, *, session: str) -> None:

@@ -144,6 +144,7 @@ class _Sessions(_Handler):
         protected: bool,
         leased: bool,
         agent: bool,
+        transparent: bool,
     ) -> wire.OpenResult:
         self.require_outside()
         tenant = self._tenant(tenant)
@@ -155,6 +156,7 @@ class _Sessions(_Handler):
             budget=_budget(budget) if budget else None,
             protected=protected,
             lease=self.peer.lease if leased else None,
+            transparent=transparent,
         )
         procs = self.procs(live.node.agent) if agent else None
         return {"session": _session_info(live), "notes": notes, "procs": procs}

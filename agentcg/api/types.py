@@ -100,6 +100,7 @@ class SessionInfo:
     budget: Budget
     protected: bool
     leased: bool
+    transparent: bool
     calls: int
     container: str | None = None
     memoryCurrent: int | None = None
@@ -159,7 +160,7 @@ class Event:
     """Something that happened to ``subject``, the full name of a session or a call. ``kind`` is one of
     session_opened, session_closed, session_adopted, session_pressure, session_frozen, session_thawed, call_begun,
     call_amended, call_held, call_frozen, call_thawed, call_throttled, call_oom, call_killed, call_ended, call_adopted,
-    refused and lost."""
+    call_unmanaged, refused and lost."""
 
     sequence: int
     time: float

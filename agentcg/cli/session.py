@@ -79,6 +79,7 @@ def close(name: str, socket: str | None) -> None:
 @click.option("--name", help="The session's name.")
 @_memory
 @_protected
+@click.option("--transparent", is_flag=True, help="Make a call of each command that the agent executes by itself.")
 @_tenant
 @_socket
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -86,6 +87,7 @@ def run(
     name: str | None,
     memory: str | None,
     protected: bool,
+    transparent: bool,
     tenant: str | None,
     socket: str | None,
     command: tuple[str, ...],
@@ -93,11 +95,14 @@ def run(
     """Run an agent, COMMAND, in a session of its own that is closed when it ends.
 
     The agent lives in the session beside its calls and is not ended for their sake. AGENTCG_SESSION tells it, and
-    every `agentcg run` and agentcg-exec below it, which session is theirs.
+    every `agentcg run` and agentcg-exec below it, which session is theirs. With --transparent it needs neither: the
+    kernel sees what it executes, and each shell with -c (or what the policy says) becomes a call.
     """
     with connect(socket) as client:
         limit = parse_size("--memory", memory) if memory else None
-        with AgentSession(client, name, memory_max=limit, protected=protected, tenant=tenant) as opened:
+        with AgentSession(
+            client, name, memory_max=limit, protected=protected, transparent=transparent, tenant=tenant
+        ) as opened:
             for note in opened.notes:
                 click.echo(f"agentcg: {note}", err=True)
             try:

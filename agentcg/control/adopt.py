@@ -18,7 +18,7 @@ from agentcg.cgroup.node import Inner, Leaf
 from agentcg.cgroup.tree import Group, SessionNode
 from agentcg.control.background import leave
 from agentcg.control.lease import Lease
-from agentcg.control.live import LiveCall, LiveSession, read_call, read_session
+from agentcg.control.live import LiveCall, LiveSession, read_call, read_process, read_session
 from agentcg.control.registry import Registry
 from agentcg.control.watch import GRACE_SEC, await_report, watch_call, watch_session
 from agentcg.model import CallRef, Session, SessionRef
@@ -121,6 +121,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Le
     live = LiveCall(call, leaf, session, lease, started)
     registry.expect(live, registry.history_of(call.tool, call.command))
     live.entered = leaf.populated
+    live.process = read_process(record)
     session.calls[name] = registry.calls[call.ref] = live
     registry.adopted += 1
     registry.network.adopt(leaf, call.limits)

@@ -36,6 +36,7 @@ EventKind = Literal[
     "call_killed",
     "call_ended",
     "call_adopted",
+    "call_unmanaged",
     "refused",
     "lost",
 ]

@@ -42,7 +42,9 @@ async def finish(
     killed = 0
     if live.leaf.populated and not left:
         if exit_code is not None or signal is not None:
-            killed = len(live.leaf.pids())
+            # The process that has just ended may still be listed: it leaves its cgroup when it has left its CPU.
+            ended = live.process[0] if live.process else None
+            killed = sum(pid != ended for pid in live.leaf.pids())
         live.leaf.kill()
         if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())

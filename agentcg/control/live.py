@@ -14,7 +14,7 @@ from agentcg.cgroup.tree import WEIGHT_MAX, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.model import CallRef, Session, ToolCall, Verdict
 
-__all__ = ["STATES", "LiveCall", "LiveSession", "State", "oom_score_adj", "read_call", "read_session"]
+__all__ = ["STATES", "LiveCall", "LiveSession", "State", "oom_score_adj", "read_call", "read_process", "read_session"]
 
 _FORMAT = 1
 _T = TypeVar("_T")
@@ -107,6 +107,8 @@ class LiveCall:
     """It was stopped before anything had run in it."""
     refusals: int = 0
     """Requests of its own processes that the daemon refused."""
+    process: tuple[int, int] | None = None
+    """The process that it stands for, in a transparent session: the pid, and the start time in clock ticks."""
 
     @property
     def ref(self) -> CallRef:
@@ -139,6 +141,7 @@ class LiveCall:
     def write(self) -> None:
         """Keep the call on its cgroup."""
         record: dict[str, Any] = {"format": _FORMAT, "call": self.call, "started": self.started}
+        record["process"] = self.process
         record["lease"] = self.lease.record() if self.lease else None
         self.leaf.write_record(record)
 
@@ -151,6 +154,11 @@ def read_session(record: dict[str, Any] | None) -> Session | None:
 def read_call(record: dict[str, Any] | None) -> ToolCall | None:
     """Return the call written on a cgroup, or None if there is none that can be understood."""
     return _read(record, "call", ToolCall)
+
+
+def read_process(record: dict[str, Any] | None) -> tuple[int, int] | None:
+    """Return the process that the call on a cgroup stands for, or None if there is none."""
+    return _read(record, "process", tuple[int, int])
 
 
 def _read(record: dict[str, Any] | None, key: str, kind: type[_T]) -> _T | None:

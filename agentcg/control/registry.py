@@ -28,7 +28,7 @@ from agentcg.control.network import Network
 from agentcg.control.observer import Observer
 from agentcg.control.reserves import Reserves
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
-from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.model import Budget, CallRef, History, Intent, Session, SessionRef, ToolCall, Verdict
 from agentcg.policy.budget import budget_for
 from agentcg.policy.decide import Decision, decide
@@ -96,6 +96,8 @@ class Registry:
         """Throttling and OOM kills are told by the kernel as they happen; no need to watch the files for them."""
         self.refused_in_kernel: Callable[[LiveCall], int] = lambda live: 0
         """How often a call, whose processes are gone, was refused something by the kernel's programs."""
+        self.require_transparent: Callable[[], None] = _opaque
+        """Sees to it that sessions can be transparent, or raises Unsupported."""
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # Sessions
@@ -110,10 +112,12 @@ class Registry:
         protected: bool = False,
         lease: Lease | None = None,
         implicit: bool = False,
+        transparent: bool = False,
     ) -> tuple[LiveSession, list[str]]:
         """Open a session and return it with notes on where its budget differs from what was asked.
 
         :raises InvalidInput: if the name is taken, or what it wants to reserve is not there
+        :raises Unsupported: if it is to be transparent, and cannot be
         """
         ref = ref or SessionRef(tenant, f"s-{secrets.token_hex(4)}")
         if ref in self.sessions:
@@ -123,7 +127,9 @@ class Registry:
         declared = None if budget is None else budget.memory_expected or budget.memory_max
         if protected and declared is not None:
             self.reserves.check(declared, granted)
-        session = Session(ref, owner_uid, time.time(), granted, protected, lease is not None)
+        if transparent:
+            self.require_transparent()
+        session = Session(ref, owner_uid, time.time(), granted, protected, lease is not None, transparent=transparent)
         node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
         live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
         live.claim = _capped(declared or self._predicted(ref), granted.memory_max)
@@ -467,6 +473,10 @@ class Registry:
         """Wait until nothing is being ended any more."""
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _opaque() -> None:
+    raise Unsupported("this daemon makes no session transparent", hint="ask for one that is not")
 
 
 def _capped(claim: int | None, limit: int | None) -> int | None:

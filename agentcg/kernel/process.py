@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import select
 from pathlib import Path
 
-__all__ = ["command_words", "environment_variable", "start_time"]
+__all__ = ["command_words", "environment_variable", "has_ended", "set_oom_score_adj", "start_time"]
 
 _WORDS_MAX = 64 << 10
 _ENVIRONMENT_MAX = 256 << 10
@@ -38,6 +39,19 @@ def environment_variable(pid: int, name: str) -> str | None:
     wanted = f"{name}=".encode()
     entries = _read(pid, "environ", _ENVIRONMENT_MAX).split(b"\0")
     return next((one[len(wanted) :].decode(errors="replace") for one in entries if one.startswith(wanted)), None)
+
+
+def set_oom_score_adj(pid: int, value: int) -> None:
+    """Have the OOM killer think so much the worse of a process, -1000 to 1000. :raises OSError: if it has ended"""
+    with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+        file.write(str(value))
+
+
+def has_ended(pidfd: int) -> bool:
+    """Return whether the process of a pidfd has ended, with all its threads."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _read(pid: int, name: str, limit: int) -> bytes:

@@ -22,6 +22,7 @@ class AgentSession:
     The session is leased: it is closed too when the process that holds ``client`` ends.
 
     :param memory_max: what it may use in all, bytes; None is what the policy gives
+    :param transparent: what the agent executes by itself becomes a call, as the policy says
     :raises RemoteError: if the daemon refuses
     """
 
@@ -32,6 +33,7 @@ class AgentSession:
         *,
         memory_max: int | None = None,
         protected: bool = False,
+        transparent: bool = False,
         tenant: str | None = None,
     ) -> None:
         self._client = client
@@ -44,6 +46,7 @@ class AgentSession:
             protected=protected,
             leased=True,
             agent=True,
+            transparent=transparent,
         )
         self._procs: int = -1 if reply["procs"] is None else reply["procs"]
         self.name: str = reply["session"].session

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 from pathlib import Path
 
 import pytest
 
 from agentcg import native
 from agentcg import probe as module
-from agentcg.kernel import oomd, sys
+from agentcg.kernel import executions, oomd, sys
 from agentcg.probe import probe
 
 UNIFIED = "30 23 0:26 / {} rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -83,6 +84,19 @@ def test_without_libbpf_no_events_come_from_the_kernel_and_the_fix_is_named(host
     ladder = host(mounts=UNIFIED, btf=b"\0__oom_kill_process\0", capabilities=1 << 21)
     assert not ladder["events"].holds
     assert "libbpf1" in checks(ladder["events"])["libbpf"].fix
+
+
+def test_transparent_sessions_need_somebody_who_lets_go_on_what_was_stopped(host, monkeypatch, tmp_path):
+    monkeypatch.setattr(native, "BIN", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(executions, "_INITIAL_PID_NAMESPACE", os.stat("/proc/self/ns/pid").st_ino)
+    found = checks(host(mounts=UNIFIED, btf=b"\0", capabilities=1 << 21)["transparent"])
+    assert all(check.needed and (check.holds or check.fix) for check in found.values())
+    assert not found["guard"].holds
+    assert found["pid namespace"].found == "the host's"
+    monkeypatch.setattr(executions, "_INITIAL_PID_NAMESPACE", 1)
+    found = checks(host(mounts=UNIFIED, btf=b"\0", capabilities=1 << 21)["transparent"])
+    assert "--pid=host" in found["pid namespace"].fix
 
 
 def test_a_name_that_is_only_part_of_another_does_not_count(host):

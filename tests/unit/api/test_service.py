@@ -245,6 +245,17 @@ def test_a_budget_without_swap_leaves_swap_to_the_policy(served) -> None:  # typ
     assert swaps == [1 << 30, 1 << 30], json.dumps(reply)
 
 
+def test_a_session_is_transparent_where_the_host_can_and_refused_with_the_reason_elsewhere(served) -> None:  # type: ignore[no-untyped-def]
+    with served.client() as client:
+        with pytest.raises(RemoteError, match="makes no session transparent"):
+            client.session("a", transparent=True)
+        assert client.sessions() == []
+        served.registry.require_transparent = lambda: None
+        client.session("a", transparent=True)
+        client.session("b")
+        assert [one.transparent for one in client.sessions()] == [True, False]
+
+
 def test_amend_goes_both_ways_but_not_below_what_is_used(served) -> None:  # type: ignore[no-untyped-def]
     with served.client() as client:
         call = client.session("a", memory_max=1 << 30).call(["x"], id="c1", memory_max=256 << 20)
