@@ -35,7 +35,9 @@ def host(served) -> Iterator[Client]:  # type: ignore[no-untyped-def]
 
 
 def environment(served, **changes: str) -> dict[str, str]:  # type: ignore[no-untyped-def]
-    return dict(os.environ) | {"AGENTCG_SOCKET": served.path, "TERM": "xterm-256color"} | changes
+    # These two say more than the terminal does, to whoever draws on it.
+    ours = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return ours | {"AGENTCG_SOCKET": served.path, "TERM": "xterm-256color"} | changes
 
 
 class Top:

@@ -3,6 +3,8 @@
 
 import os
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,9 @@ def test_a_hint_at_the_head_wins_over_the_environment_and_one_that_cannot_be_rea
 ) -> None:
     environment |= {"PATH": os.environ["PATH"]}
     with subprocess.Popen(["sh", "-c", command], env=environment, stdin=subprocess.PIPE) as process:
+        # Its parent goes on when the new program has its memory, and that is before its words are there.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
         found, hint = read_command(process.pid)
     assert (found, hint if isinstance(expected[1], Intent) else hint.priority) == expected
     assert ("counts for nothing" in caplog.text) == ("memory:no" in command)

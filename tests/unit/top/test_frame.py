@@ -18,7 +18,8 @@ STATUS = Status("1.2", 1, 0.0, "/", "default", [], [], 1, 0, 0, 0, 0, 0)
 
 
 def snapshot(calls: int, verdicts: int = 0, command: str = "pytest -x tests/test_one.py") -> SnapshotPart:
-    session = SessionInfo("alice/fix-1", 0, 0.0, Budget(memoryMax=4 << 30), False, False, calls, memoryCurrent=900 * M)
+    budget = Budget(memoryMax=4 << 30)
+    session = SessionInfo("alice/fix-1", 0, 0.0, budget, False, False, False, calls, memoryCurrent=900 * M)
     running = [
         ToolCallInfo(
             call=f"alice/fix-1/c{number}",

@@ -11,6 +11,7 @@ M = 1 << 20
 
 def session(name: str, **fields: object) -> SessionInfo:
     given = {"ownerUid": 0, "opened": 0.0, "budget": Budget(), "protected": False, "leased": False, "calls": 0}
+    given["transparent"] = False
     return SessionInfo(session=name, **(given | fields))  # type: ignore[arg-type]
 
 
