@@ -36,7 +36,8 @@ def steps(cache: Cache) -> list[Step]:
     """Return the build's steps in order."""
     requirements, scripts = python.project(CHECKOUT / "pyproject.toml")
     root = stamp.digest("root", 2, SUITE, PACKAGES, _LEFT_OUT)
-    venv = stamp.digest("venv", 4, root, requirements, python.RUNTIMES, python.ALONE, scripts)
+    packages = python.RUNTIMES, python.ALONE, python.APART, python.APART_ALONE
+    venv = stamp.digest("venv", 5, root, requirements, *packages, scripts)
     found = [Step("the root file system", cache.root, root, lambda: make_root(cache, root))]
     for kernel in KERNELS.values():
         inputs = stamp.digest("kernel", 2, kernel.name, kernel.suites)

@@ -12,7 +12,17 @@ from urllib.parse import urlsplit
 
 from machine.errors import MachineError
 
-__all__ = ["ALONE", "DEFAULT_REQUIREMENTS", "RUNTIMES", "handed_in", "pip_settings", "project", "venv_script"]
+__all__ = [
+    "ALONE",
+    "APART",
+    "APART_ALONE",
+    "DEFAULT_REQUIREMENTS",
+    "RUNTIMES",
+    "handed_in",
+    "pip_settings",
+    "project",
+    "venv_script",
+]
 
 DEFAULT_REQUIREMENTS = (
     "click", "rich", "psutil", "pyroute2", "docker", "asyncvarlink", "msgspec", "pytest", "hypothesis",
@@ -24,6 +34,10 @@ RUNTIMES = ("inspect_ai==0.3.285", "mcp==2.3.0", "swe-rex==1.4.0", "aiohttp")
 
 ALONE = ("mini-swe-agent==2.4.6",)
 """Others, without what they bring for models and data sets: that would be a gigabyte."""
+
+APART = ("openhands-sdk==1.58.0", "binaryornot", "cachetools", "libtmux")
+APART_ALONE = ("openhands-tools==1.58.0",)
+"""OpenHands, which needs another `mcp`, in an environment of its own inside the other, without what is for browsers."""
 
 _KEYS = ("index-url", "extra-index-url", "find-links", "no-index", "cert", "client-cert", "trusted-host", "proxy",
          "timeout", "default-timeout", "retries")  # fmt: skip
@@ -133,14 +147,19 @@ def venv_script(root: Path, half_built: Path, requirements: Sequence[str], setti
     passed = " ".join(
         q(f"{name}={os.environ[name]}") for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ
     )
-    pip = "/opt/agentcg/venv/bin/python -m pip"
+    venv = "/opt/agentcg/venv"
+    pip = f"{venv}/bin/python -m pip"
+    apart = f"{venv}/openhands"
     lines += [
         f"printf %s {q(config)} > {q(str(root))}/tmp/pip.conf",
         f"inside() {{ chroot {q(str(root))} env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LANG=C.UTF-8"
         f' PIP_CONFIG_FILE=/tmp/pip.conf PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 {passed} "$@"; }}',
         # The distribution's own bcc must be importable.
-        "inside python3 -m venv --system-site-packages /opt/agentcg/venv",
+        f"inside python3 -m venv --system-site-packages {venv}",
         f"inside {pip} install -q {' '.join(q(one) for one in (*requirements, *RUNTIMES))}",
         f"inside {pip} install -q --no-deps {' '.join(q(one) for one in ALONE)}",
+        f"inside python3 -m venv --without-pip {apart}",
+        f"inside {pip} --python {apart} install -q {' '.join(q(one) for one in APART)}",
+        f"inside {pip} --python {apart} install -q --no-deps {' '.join(q(one) for one in APART_ALONE)}",
     ]
     return "\n".join(lines) + "\n"
