@@ -28,6 +28,7 @@ COMMAND = ("sh", "-c", "true")
 SETTLE_SEC = 0.5
 """dockerd goes on for a while after its client has ended."""
 WAIT_SEC = 60.0
+_AGENT = "import subprocess, sys\nfor _ in sys.stdin:\n    print(subprocess.call(['sh', '-c', 'true']), flush=True)\n"
 _MAIN = "from agentcg.cli import main; main()"
 
 
@@ -113,6 +114,24 @@ def _prepare_hook(stage: Stage) -> Repetition:
     return _timed(work)
 
 
+def _prepare_agent(stage: Stage, *options: str) -> Repetition:
+    """An agent that runs the command when it is told, in a session of its own."""
+    session = [sys.executable, "-c", _MAIN, "session", "run", *options, "--", sys.executable, "-S", "-c", _AGENT]
+    agent = subprocess.Popen(session, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment(stage))
+    stage.callback(agent.wait, WAIT_SEC)
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    stage.callback(agent.stdin.close)
+    told, said = agent.stdin, agent.stdout
+
+    def work() -> int:
+        told.write("\n")
+        told.flush()
+        return int(said.readline())
+
+    return _timed(work)
+
+
 def _docker(stage: Stage) -> list[str]:
     _socket(stage)
     words: list[str] = stage.shared["docker"]
@@ -147,6 +166,8 @@ def _arms() -> Sequence[Arm]:
         Arm("launcher", _prepare_launcher),
         Arm("shim", _prepare_shim),
         Arm("hook", _prepare_hook),
+        Arm("agent", _prepare_agent),
+        Arm("transparent", lambda stage: _prepare_agent(stage, "--transparent")),
         Arm("docker-exec", _prepare_docker_exec, settle_sec=SETTLE_SEC),
         Arm("docker-call", _prepare_docker_call, settle_sec=SETTLE_SEC),
     )
@@ -162,6 +183,7 @@ BENCH = Bench(
         Ratio("launcher_over_sh", "launcher", "sh"),
         Ratio("shim_over_sh", "shim", "sh"),
         Ratio("hook_over_sh", "hook", "sh"),
+        Ratio("transparent_over_agent", "transparent", "agent"),
         Ratio("docker_call_over_docker_exec", "docker-call", "docker-exec"),
     ),
     n=40,
