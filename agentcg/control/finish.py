@@ -11,7 +11,7 @@ from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 from agentcg.cgroup.events import EventPoll
-from agentcg.cgroup.node import Node
+from agentcg.cgroup.node import Leaf, Node
 from agentcg.cgroup.usage import read_usage
 from agentcg.control import background
 from agentcg.control.live import LiveCall
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 KILL_TIMEOUT_SEC = 10.0
 """A killed process that has not gone by then hangs in the kernel; its cgroup is left to the next start."""
+KILL_AGAIN_SEC = 0.5
+"""cgroup.kill is for who is there. Who enters in that moment is killed by the next."""
 
 
 async def finish(
@@ -45,8 +47,7 @@ async def finish(
             # The process that has just ended may still be listed: it leaves its cgroup when it has left its CPU.
             ended = live.process[0] if live.process else None
             killed = sum(pid != ended for pid in live.leaf.pids())
-        live.leaf.kill()
-        if not await wait_empty(registry.poll, live.leaf, KILL_TIMEOUT_SEC):
+        if not await _kill(registry.poll, live.leaf):
             log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
     refusals = live.refusals + registry.refused_in_kernel(live)
     usage = read_usage(live.leaf, time.monotonic() - live.started)
@@ -63,6 +64,16 @@ async def finish(
         log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
     registry.finished(live, verdict)
     return verdict
+
+
+async def _kill(poll: EventPoll, leaf: Leaf) -> bool:
+    """Kill all that runs in a call, also what enters it meanwhile. False if something does not go."""
+    give_up = time.monotonic() + KILL_TIMEOUT_SEC
+    while time.monotonic() < give_up:
+        leaf.kill()
+        if await wait_empty(poll, leaf, KILL_AGAIN_SEC):
+            return True
+    return False
 
 
 async def wait_empty(poll: EventPoll, node: Node, timeout: float) -> bool:

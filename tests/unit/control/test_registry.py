@@ -335,6 +335,27 @@ def test_a_call_that_begins_as_an_idle_session_closes_is_in_another(with_registr
     with_registry(work)
 
 
+def test_what_enters_a_call_while_it_is_killed_is_killed_too(with_registry, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("agentcg.control.finish.KILL_AGAIN_SEC", 0.02)
+    wrote, late = cgroups.wrote, ["one", "another"]
+
+    def wrote_too_early(directory: int, name: str, text: str) -> None:
+        wrote(directory, name, text)
+        if name == "cgroup.kill" and late:
+            late.pop()
+            cgroups.enter(PATH)
+
+    async def work(registry: Registry) -> None:
+        begin(registry)
+        cgroups.enter(PATH)
+        monkeypatch.setattr(cgroups, "wrote", wrote_too_early)
+        assert (await registry.kill(REF, "enough")).reason == "enough"
+        assert not late
+        assert not (cgroups.top / PATH).exists()
+
+    with_registry(work)
+
+
 def test_no_session_has_more_reserved_than_it_may_use_or_there_is(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry) -> None:
         protect(registry, "p1", 5 * G)
