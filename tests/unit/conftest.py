@@ -432,3 +432,19 @@ def open_terminal() -> Iterator[Callable[[list[str], dict[str, str]], Terminal]]
         if not terminal.over:
             os.kill(terminal.pid, signal.SIGKILL)
             terminal.wait()
+
+
+@pytest.fixture
+def await_words() -> Callable[[int], None]:
+    """Return what waits until a process that was just started has its words.
+
+    Its parent goes on when the new program has its memory (vfork), and that is before they are there.
+    """
+
+    def wait(pid: int) -> None:
+        deadline = time.monotonic() + 10
+        while not Path(f"/proc/{pid}/cmdline").read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    return wait

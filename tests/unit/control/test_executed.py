@@ -3,8 +3,7 @@
 
 import os
 import subprocess
-import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -37,13 +36,15 @@ def test_the_command_that_words_stand_for(words: list[str], expected: tuple[str 
     ],
 )
 def test_a_hint_at_the_head_wins_over_the_environment_and_one_that_cannot_be_read_is_none(
-    command: str, environment: dict[str, str], expected: tuple[str, Intent | int], caplog: pytest.LogCaptureFixture
+    command: str,
+    environment: dict[str, str],
+    expected: tuple[str, Intent | int],
+    caplog: pytest.LogCaptureFixture,
+    await_words: Callable[[int], None],
 ) -> None:
     environment |= {"PATH": os.environ["PATH"]}
     with subprocess.Popen(["sh", "-c", command], env=environment, stdin=subprocess.PIPE) as process:
-        # Its parent goes on when the new program has its memory, and that is before its words are there.
-        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
-            time.sleep(0.01)
+        await_words(process.pid)
         found, hint = read_command(process.pid)
     assert (found, hint if isinstance(expected[1], Intent) else hint.priority) == expected
     assert ("counts for nothing" in caplog.text) == ("memory:no" in command)

@@ -3,7 +3,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,10 +11,11 @@ from agentcg.kernel.process import command_words, environment_variable, start_ti
 
 
 @pytest.fixture
-def process() -> Iterator["subprocess.Popen[bytes]"]:
+def process(await_words: Callable[[int], None]) -> Iterator["subprocess.Popen[bytes]"]:
     command = [b"a (name) of its own", b"-c", b"read line; :", b"", "ü".encode(), b"\xff"]
     environment = {b"AGENT_RESOURCE_HINT": b"memory:1g", b"XAGENT_RESOURCE_HINT": b"x", b"EMPTY": b""}
     with subprocess.Popen(command, executable="/bin/sh", env=environment, stdin=subprocess.PIPE) as started:
+        await_words(started.pid)
         yield started
 
 
