@@ -96,7 +96,7 @@ struct {
 	__type(value, __u64);
 } stopped SEC(".maps");
 
-/* Processes whose end is told. */
+/* Processes whose end is told, and which of their executions was told last: its number, task->self_exec_id. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
@@ -234,15 +234,14 @@ static __always_inline bool is_call(struct task_struct *task)
 
 /* The signal is sent before the event: whoever reads that may send SIGCONT at once, which takes back a SIGSTOP that has
  * not taken effect yet. The time is written last of all: from then on somebody else may let it go on. */
-static __always_inline bool stop(__u32 pid, __u64 agent)
+static __always_inline bool stop(__u32 pid, __u32 execution, __u64 agent)
 {
 	struct agentcg_exec_event *event;
 	__u64 none = 0, *since;
-	__u32 one = 1;
 
 	if (bpf_map_update_elem(&stopped, &pid, &none, BPF_ANY))
 		return false;
-	if (bpf_map_update_elem(&watched, &pid, &one, BPF_ANY))
+	if (bpf_map_update_elem(&watched, &pid, &execution, BPF_ANY))
 		goto undo;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
@@ -272,11 +271,17 @@ static __always_inline int executed(bool last)
 	struct task_struct *task = (void *)bpf_get_current_task_btf();
 	__u64 cgroup = bpf_get_current_cgroup_id();
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	__u32 execution = BPF_CORE_READ(task, self_exec_id);
 	struct agentcg_exec_agent *agent = bpf_map_lookup_elem(&agents, &cgroup);
+	__u32 *told;
 
-	if (!agent || bpf_map_lookup_elem(&stopped, &pid) || !started_by(task, cgroup) || !is_call(task))
+	if (!agent)
 		return 0;
-	if (!stop(pid, cgroup) && last)
+	/* By one of the programs before this: it may be let go on, where it is, before it has come out of all of them. */
+	told = bpf_map_lookup_elem(&watched, &pid);
+	if ((told && *told == execution) || !started_by(task, cgroup) || !is_call(task))
+		return 0;
+	if (!stop(pid, execution, cgroup) && last)
 		__sync_fetch_and_add(&agent->unmanaged, 1);
 	return 0;
 }

@@ -115,6 +115,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	__u64 self_exec_id;
 	unsigned int in_memstall : 1;
 	unsigned int memcg_nr_pages_over_high;
 	struct task_struct *real_parent;

@@ -206,11 +206,7 @@ class Executions:
 
     def watch(self, pid: int) -> None:
         """Tell of the end of a process that was stopped by somebody before us."""
-        self._watched.set(pid, c_uint32(1))
-
-    def unwatch(self, pid: int) -> None:
-        """Do not tell of the end of a process."""
-        self._watched.delete(pid)
+        self._watched.set(pid, c_uint32(0))  # None of its executions was told here.
 
     def consume(self) -> None:
         """Tell at once of all that has happened."""
