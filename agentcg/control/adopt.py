@@ -20,7 +20,7 @@ from agentcg.control.background import leave
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_process, read_session
 from agentcg.control.registry import Registry
-from agentcg.control.watch import GRACE_SEC, await_report, watch_call, watch_session
+from agentcg.control.watch import GRACE_SEC, await_report, tell_adopted, watch_call, watch_session
 from agentcg.model import CallRef, Session, SessionRef
 
 __all__ = ["adopt"]
@@ -132,6 +132,7 @@ def _adopt_call(registry: Registry, session: LiveSession, name: str, leases: _Le
     for observer in registry.observers_of(session):
         observer.begun(live)
     registry.bus.publish("call_adopted", call.ref, repr(call.command[:200]))
+    tell_adopted(registry, live)
 
 
 def _sweep_leaf(calls: Inner, leaf: Leaf) -> None:

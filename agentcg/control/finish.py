@@ -15,6 +15,7 @@ from agentcg.cgroup.node import Leaf, Node
 from agentcg.cgroup.usage import read_usage
 from agentcg.control import background
 from agentcg.control.live import LiveCall
+from agentcg.control.watch import tell_the_rest
 from agentcg.model import Verdict
 from agentcg.verdict import Ending, judge
 
@@ -53,6 +54,7 @@ async def finish(
     usage = read_usage(live.leaf, time.monotonic() - live.started)
     usage = replace(usage, frozen_sec=frozen or None, left_behind=killed or None, refusals=refusals or None)
     usage = registry.network.counted(live.leaf, live.call.limits, usage)
+    tell_the_rest(registry, live, usage)
     if signal == SIGKILL or (signal is None and exit_code in (None, 128 + SIGKILL)):
         reason = reason or live.doom
     ending = Ending(time.time(), exit_code=exit_code, signal=signal, timed_out=timed_out, reason=reason)

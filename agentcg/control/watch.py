@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from agentcg.cgroup import files
 from agentcg.control.live import LiveCall, LiveSession
+from agentcg.model import Usage
 from agentcg.units import format_size
 
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "await_report", "memory_event", "pause_duration", "throttled", "unwatch_call", "watch_call"]
-__all__ += ["watch_duration", "watch_session"]
+__all__ = ["GRACE_SEC", "await_report", "memory_event", "pause_duration", "tell_adopted", "tell_the_rest", "throttled"]
+__all__ += ["unwatch_call", "watch_call", "watch_duration", "watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
@@ -95,7 +96,8 @@ def throttled(registry: Registry, live: LiveCall, at: float | None = None) -> No
         live.throttle_told = True
         message = f"at {format_size(live.call.limits.memory_high)} of memory"
         registry.bus.publish("call_throttled", live.ref, message, at=at)
-        _relieve_later(registry, live, _stalled_sec(live))
+        if live.finishing is None:
+            _relieve_later(registry, live, _stalled_sec(live))
 
 
 def _stalled_sec(live: LiveCall) -> float:
@@ -126,9 +128,24 @@ def _relieve(registry: Registry, live: LiveCall, before: float) -> None:
 def memory_event(registry: Registry, live: LiveCall) -> None:
     """Tell what a call's memory.events has that was not told yet."""
     events = files.read_flat_keyed(live.leaf.fd, "memory.events")
-    if events.get("high"):
+    _tell(registry, live, events.get("high", 0), events.get("oom_kill", 0))
+
+
+def tell_the_rest(registry: Registry, live: LiveCall, usage: Usage) -> None:
+    """Tell at a call's end what it came to and nobody has said: its counters are exact, their notices may be late."""
+    _tell(registry, live, usage.memory_high_events or 0, usage.oom_kills or 0)
+
+
+def tell_adopted(registry: Registry, live: LiveCall) -> None:
+    """Tell how a call of an earlier daemon is; whom the OOM killer ended in it was told by that one."""
+    events = files.read_flat_keyed(live.leaf.fd, "memory.events")
+    live.ooms_told = events.get("oom_kill", 0)
+    _tell(registry, live, events.get("high", 0), live.ooms_told)
+
+
+def _tell(registry: Registry, live: LiveCall, high: int, kills: int) -> None:
+    if high:
         throttled(registry, live)
-    kills = events.get("oom_kill", 0)
     if kills > live.ooms_told:
         live.ooms_told = kills
         registry.bus.publish("call_oom", live.ref, "the OOM killer ended it")

@@ -119,5 +119,7 @@ def daemon(tmp_path, objects):
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGKILL)
         process.wait(timeout=30)
+    if (log := tmp_path / "log").exists():
+        print(f"--- log of the daemon ---\n{log.read_text()[-8000:]}")
     if root.exists():
         (root / "cgroup.kill").write_text("1")

@@ -50,6 +50,16 @@ def after(new_registry: Callable[..., Registry], cgroups: Any, monkeypatch: pyte
     return run
 
 
+def test_how_an_adopted_call_is_is_told_and_not_whom_it_has_lost_before(after, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def check(registry: Registry) -> None:
+        assert registry.calls[REF].state == "throttled"
+        assert registry.bus.kinds(REF) == ["call_adopted", "call_throttled"]  # type: ignore[attr-defined]
+        await registry.end(REF, signal=9)
+        assert registry.bus.kinds(REF)[2:] == ["call_ended"]  # type: ignore[attr-defined]
+
+    after(check, meanwhile=lambda: cgroups.set(PATH, "memory.events", "high 2\noom_kill 1\n"))
+
+
 def record(cgroups: Any, path: str, text: bytes) -> None:
     os.setxattr(cgroups.top / path, "user.agentcg", text)
 

@@ -107,6 +107,18 @@ def test_memory_events_are_told_once(with_registry, cgroups) -> None:  # type: i
     with_registry(work)
 
 
+def test_what_came_too_late_to_be_told_is_told_at_the_end(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        registry.kernel_tells = True  # And says nothing.
+        begin(registry)
+        cgroups.set(PATH, "memory.events", "high 2\noom_kill 1\n")
+        await registry.end(REF, signal=9)
+        kinds = registry.bus.kinds(REF)  # type: ignore[attr-defined]
+        assert kinds == ["call_begun", "call_throttled", "call_oom", "call_ended"]
+
+    with_registry(work)
+
+
 STALLED = "some avg10=0 avg60=0 avg300=0 total={0}\nfull avg10=0 avg60=0 avg300=0 total={0}\n"
 
 
