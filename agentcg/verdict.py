@@ -100,6 +100,14 @@ def _refused(usage: Usage) -> str:
     )
 
 
+def _no_forks(name: str, usage: Usage, limits: Limits) -> str:
+    return f"{name} was refused new processes {_times(usage.pids_limit_events)} at its limit of {limits.pids_max}"
+
+
+def _times(number: int | None) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _advise_on_outcome(name: str, verdict: Verdict, intent: Intent) -> str:
     usage, limits = verdict.usage, verdict.limits
     match verdict.outcome:
@@ -119,19 +127,16 @@ def _advise_on_outcome(name: str, verdict: Verdict, intent: Intent) -> str:
                 "run a smaller part of the work, or declare a longer duration."
             )
         case "pids_limit":
-            return (
-                f"{name} was refused new processes {usage.pids_limit_events} times at its limit of {limits.pids_max}; "
-                "run fewer workers or ask for more pids."
-            )
+            return f"{_no_forks(name, usage, limits)}; run fewer workers or ask for more pids."
         case "killed":
             return f"{name} was ended: {verdict.reason}."
         case "exit_status" | "signal" if usage.network_refused:
-            refused = f"{name} tried to use the network and was refused {usage.network_refused} times"
+            refused = f"{name} tried to use the network and was refused {_times(usage.network_refused)}"
             if intent.network_rate == 0:
                 return f"{refused}: it had declared that it would not. Do without, or declare nothing of the kind."
             return f"{refused}: the policy allows none to class {verdict.call_class!r}. Do without."
     if usage.pids_limit_events:
-        return f"{name} was refused new processes {usage.pids_limit_events} times at its limit of {limits.pids_max}."
+        return f"{_no_forks(name, usage, limits)}."
     if verdict.throttled:
         return _throttle_advice(name, usage, limits)
     return ""

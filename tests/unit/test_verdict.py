@@ -94,9 +94,9 @@ def test_what_is_known_is_kept() -> None:
             "run fewer workers or ask for more pids.",
         ),
         (
-            {"pids_limit_events": 4},
+            {"pids_limit_events": 1},
             {"exit_code": 0},
-            "`pytest -n 8` was refused new processes 4 times at its limit of 64.",
+            "`pytest -n 8` was refused new processes once at its limit of 64.",
         ),
         ({}, {"reason": "it was cancelled"}, "`pytest -n 8` was ended: it was cancelled."),
         (
