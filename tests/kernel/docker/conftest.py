@@ -22,7 +22,7 @@ from agentcg.sandbox.docker import Engine
 from agentcg.sandbox.docker_exec import DockerExec, run
 
 CGROUPS = Path("/sys/fs/cgroup")
-PROGRAMS = ("sh", "sleep", "cat", "dd", "id", "hostname", "true")
+PROGRAMS = ("sh", "bash", "sleep", "cat", "dd", "id", "hostname", "true")
 LIVE = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 
 
