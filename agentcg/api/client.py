@@ -29,6 +29,7 @@ from asyncvarlink.conversion import ConversionError, FileDescriptorVarlinkType
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
+from agentcg.cgroup.delegate import cgroup_of
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.launcher import launcher_path
 from agentcg.model import cut_command
@@ -421,14 +422,10 @@ class BegunCall:
         return [*joining, "--", *command], options
 
     def _entered(self, pid: int) -> bool:
-        """Whether a process is in the call by now, be it that it stands still there."""
+        """Whether a process is in the call by now, be it that it stands still there, or that it is over."""
         tenant, session, call = self.name.split("/")
-        try:
-            with open(f"/proc/{pid}/cgroup") as file:
-                path = file.read().rstrip().removesuffix(" (deleted)")
-        except FileNotFoundError:
-            return True  # It is over.
-        return f"/{tenant}/{session}/calls/{call}/" in f"{path}/"
+        path = cgroup_of(pid)
+        return path is None or f"/{tenant}/{session}/calls/{call}/" in f"{path.removesuffix(' (deleted)')}/"
 
     def _leave(self, exit_code: int | None, signal: int | None) -> tuple[int | None, int | None]:
         """Close the way in, and return how the call ended: as given, or else as its process was seen to end."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from agentcg.errors import Unsupported
 from agentcg.kernel import sys
 from agentcg.kernel.build_bpf import object_path, require_object
-from agentcg.kernel.libbpf import TRACING, Link, Object, kernel_btf, require, unsupported
+from agentcg.kernel.libbpf import TRACING, Link, kernel_btf, opened, require
 
 __all__ = ["STRUCTURES", "Config", "Confinement", "Kind", "check_lsm", "check_object"]
 
@@ -89,22 +89,13 @@ class Confinement:
         require(TRACING, "tracing")
         path = check_object()
         self._links: list[Link] = []
-        try:
-            self._object = Object.open(path)
-        except OSError as error:
-            raise unsupported(error, "the BPF programs") from error
-        try:
+        with opened(path, undo=self.close) as self._object:
             self._object.check_structures(STRUCTURES)
             there = self._choose()
             self._object.configure(Config, call_level=root_level + 5, trace_seen=_SEES_TRACES in there)
             self._object.load()
             self._calls = self._object.map("calls", RawRefused)
             self._links += [one.attach() for one in self._object.programs.values() if one.autoload]
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise unsupported(error, "the BPF programs") from error
-            raise
 
     def _choose(self) -> set[str]:
         """Leave out those that only count where this kernel has not their functions; return the functions of others."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agentcg.errors import Unsupported
 from agentcg.kernel.build_bpf import object_path, require_object
-from agentcg.kernel.libbpf import TRACING, Link, Map, Object, RingBuffer, require, unsupported
+from agentcg.kernel.libbpf import TRACING, Link, Map, RingBuffer, opened, require
 
 __all__ = ["NAME_BYTES", "STRUCTURES", "Config", "Ended", "Executions", "Kind", "Match", "Stopped", "check_object"]
 __all__ += ["check_pid_namespace"]
@@ -144,11 +144,7 @@ class Executions:
         self._unmanaged: dict[int, int] = {}
         self._links: list[Link] = []
         self._ring: RingBuffer | None = None
-        try:
-            self._object = Object.open(path)
-        except OSError as error:
-            raise unsupported(error, "the BPF programs") from error
-        try:
+        with opened(path, undo=self.close) as self._object:
             self._object.check_structures(STRUCTURES)
             self._object.configure(Config, new_session=int(new_session))
             events = self._object.map("events", c_uint64)
@@ -161,11 +157,6 @@ class Executions:
             _fill(self._object.map("programs", c_uint32), programs.items())
             self._ring = RingBuffer(events, self._record)
             self._links += [program.attach() for program in self._object.programs.values()]
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise unsupported(error, "the BPF programs") from error
-            raise
         loop.add_reader(self._ring.epoll_fd, self.consume)
 
     def __enter__(self) -> Executions:

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, Self, TypeVar, cast
 
 from agentcg.errors import Unsupported
@@ -28,7 +29,7 @@ from agentcg.kernel.libbpf_calls import (
 )
 
 __all__ = ["LIBBPF", "STRUCT_OPS", "TRACING", "BpfError", "Link", "Map", "Object", "Program", "RingBuffer"]
-__all__ += ["kernel_btf", "library", "require", "unsupported"]
+__all__ += ["kernel_btf", "library", "opened", "require", "unsupported"]
 
 V = TypeVar("V")
 
@@ -331,3 +332,22 @@ class RingBuffer:
         if self._pointer is not None:
             library().calls.ring_buffer__free(self._pointer)
             self._pointer = None
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike[str], what: str = "the BPF programs", *, undo: Callable[[], None]
+) -> Iterator[Object]:
+    """Open an object file for a block that sets it up; if that fails, ``undo`` is called, which is to close it.
+
+    :raises Unsupported: if the file is not there, or the kernel or libbpf refuse something: ``what`` cannot be had
+    """
+    try:
+        found = Object.open(path)
+        try:
+            yield found
+        except BaseException:
+            undo()
+            raise
+    except OSError as error:
+        raise unsupported(error, what) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentcg.errors import Unsupported
 from agentcg.kernel.build_bpf import object_path, require_object
-from agentcg.kernel.libbpf import TRACING, Link, Object, RingBuffer, kernel_btf, require, unsupported
+from agentcg.kernel.libbpf import TRACING, Link, RingBuffer, kernel_btf, opened, require
 
 __all__ = ["NEVER", "STRUCTURES", "Config", "Kind", "MemEvent", "MemEvents", "Stat", "Total", "check_object", "hooks"]
 
@@ -184,11 +184,7 @@ class MemEvents:
         self._lost = 0
         self._links: list[Link] = []
         self._ring: RingBuffer | None = None
-        try:
-            self._object = Object.open(path)
-        except OSError as error:
-            raise unsupported(error, "the BPF programs") from error
-        try:
+        with opened(path, undo=self.close) as self._object:
             self._object.check_structures(STRUCTURES)
             config = {
                 "root_id": root_id,
@@ -208,11 +204,6 @@ class MemEvents:
             self._stats = self._object.map("stats", c_uint64)
             self._ring = RingBuffer(events, self._record)
             self._links += [one.attach() for one in self._object.programs.values() if one.autoload]
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise unsupported(error, "the BPF programs") from error
-            raise
         loop.add_reader(self._ring.epoll_fd, self._ready)
 
     def _choose(self) -> None:

@@ -12,7 +12,7 @@ from ctypes import c_size_t, c_uint32, c_uint64, c_void_p
 from agentcg.errors import Unsupported
 from agentcg.kernel.btf import Btf
 from agentcg.kernel.build_bpf import object_path, require_object
-from agentcg.kernel.libbpf import STRUCT_OPS, BpfError, Link, Map, Object, kernel_btf, library, require, unsupported
+from agentcg.kernel.libbpf import STRUCT_OPS, Link, Map, kernel_btf, library, opened, require
 
 __all__ = ["MEMBERS", "STRUCTURE", "MemcgOps", "Urgent", "check_kernel", "check_types"]
 
@@ -75,15 +75,11 @@ class MemcgOps:
     def __init__(self, reserved: int, shared: int) -> None:
         check_kernel()
         self._links: list[Link] = []
-        self._object = Object.open(require_object(object_path(NAME)))
-        try:
+        with opened(require_object(object_path(NAME)), undo=self.close) as self._object:
             self._object.load()
             self._urgent: Map[Urgent] = self._object.map("urgent", Urgent)
             self._attach("spared", reserved)
             self._attach("slowed", shared)
-        except BpfError as error:
-            self.close()
-            raise unsupported(error) from error
 
     def _attach(self, name: str, directory: int) -> None:
         lib = library()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agentcg.kernel.attached import attached_maps
 from agentcg.kernel.build_bpf import object_path, require_object
-from agentcg.kernel.libbpf import TRACING, BpfError, Map, Object, Program, require, unsupported
+from agentcg.kernel.libbpf import TRACING, BpfError, Map, Program, opened, require
 
 __all__ = ["STRUCTURES", "Counters", "NetworkPrograms", "check_object"]
 
@@ -73,22 +73,13 @@ class NetworkPrograms:
         path = check_object()
         self._refused: set[int] = set()
         """Cgroups that refused a program: what the first of them had been given there stays until they are gone."""
-        try:
-            self._object = Object.open(path)
-        except OSError as error:
-            raise unsupported(error, "the BPF programs") from error
-        try:
+        with opened(path, undo=self.close) as self._object:
             self._object.check_structures(STRUCTURES)
             self._limits: Map[RawLimit] = self._object.map("net_limits", RawLimit)
             self._counters: Map[RawCounters] = self._object.map("net_counters", RawCounters)
             if beside is not None:
                 self._share(beside)
             self._object.load()
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise unsupported(error, "the BPF programs") from error
-            raise
 
     def _share(self, beside: int) -> None:
         """Use the maps that are there, unless they are of another version of agentcg."""

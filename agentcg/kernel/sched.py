@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from ctypes import c_uint64
 
-from agentcg.kernel.libbpf import STRUCT_OPS, Link, Map, Object, RingBuffer, require, unsupported
+from agentcg.kernel.libbpf import STRUCT_OPS, Link, Map, RingBuffer, opened, require
 from agentcg.kernel.sched_abi import (
     STRUCTURES,
     Config,
@@ -81,11 +81,7 @@ class Scheduler:
         self.full = full
         self.refused = 0
         """Tasks that could not be made SCHED_EXT."""
-        try:
-            self._object = Object.open(path)
-        except OSError as error:
-            raise unsupported(error, "the scheduler") from error
-        try:
+        with opened(path, "the scheduler", undo=self.close) as self._object:
             self._object.check_structures(STRUCTURES)
             check_types(self._object)
             config = {"call_level": root_level + 5, "favour_unknown": int(full), "cpus": os.cpu_count() or 1}
@@ -105,11 +101,6 @@ class Scheduler:
             self._ring = RingBuffer(self._object.map("events", c_uint64), self._record)
             self._links += [self._object.map("full" if full else "partial", c_uint64).attach_struct_ops()]
             self._links += [self._object.programs[name].attach() for name in ("attach_task", "process_fork")]
-        except BaseException as error:
-            self.close()
-            if isinstance(error, OSError):
-                raise unsupported(error, "the scheduler") from error
-            raise
         loop.add_reader(self._ring.epoll_fd, self._ready)
 
     def __enter__(self) -> Scheduler:

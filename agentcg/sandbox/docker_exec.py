@@ -17,12 +17,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from agentcg.api.client import Call
 from agentcg.cgroup.delegate import cgroup_of
 from agentcg.errors import AgentcgError, Unsupported
+from agentcg.kernel.process import set_oom_score_adj
 from agentcg.sandbox.docker import Engine, engine_errors
 
 __all__ = ["DockerExec", "run"]
@@ -100,7 +100,7 @@ def _enter(api: Any, made: str, call: Call) -> None:
         raise AgentcgError(f"process {pid} of the exec is not in its container, but in {where}")
     os.write(call.procs, str(pid).encode())
     with contextlib.suppress(OSError):
-        Path(f"/proc/{pid}/oom_score_adj").write_text(str(call.oom_score_adj))
+        set_oom_score_adj(pid, call.oom_score_adj)
 
 
 def _copy(connection: socket.socket, interactive: bool, stdout: BinaryIO, stderr: BinaryIO) -> None:
