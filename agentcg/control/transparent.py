@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 
 TOOL = "transparent"
 """The tool of these calls."""
+STATUS_SEC = 1.0
+"""For how long the status of a process that has ended is waited for. It is written before anybody can see the end; but
+a task that is preempted while it writes to the ring buffer holds up what is behind it (Documentation/bpf/ringbuf.rst).
+"""
+_LOOK_SEC = 0.02
 
 
 def programs_of(rules: TransparentRules) -> dict[str, Match]:
@@ -177,8 +182,8 @@ class Transparent:
         event = self._waiting.popleft()
         if self._waiting:
             self._loop.call_soon(self._next)
-        if event.pid in self._followed:  # Another process had that number, and its end is about to be told.
-            self._ended(event.pid)
+        if event.pid in self._followed:  # Another process had that number: what is told of its end was told before.
+            self._finish(event.pid, self._followed[event.pid], give_up=0)
         session = self._agents.get(event.cgroup_id)
         problem = self._handle(self._executions, event, session)
         if problem and session is not None:
@@ -241,10 +246,19 @@ class Transparent:
         return found
 
     def _ended(self, pid: int) -> None:
-        """A process has ended, and the kernel has told its status before that, unless it had no room."""
+        """A process has ended. Its call does, too, with the status that the kernel tells, unless it had no room."""
+        self._loop.remove_reader(self._followed[pid].pidfd)
+        self._finish(pid, self._followed[pid], self._loop.time() + STATUS_SEC)
+
+    def _finish(self, pid: int, found: _Followed, give_up: float) -> None:
+        if self._followed.get(pid) is not found:  # Its call was ended meanwhile.
+            return
         if self._executions is not None:
             self._executions.consume()
-        found = self._unfollow(pid)
+        if found.status is None and self._loop.time() < give_up:
+            self._loop.call_later(_LOOK_SEC, self._finish, pid, found, give_up)
+            return
+        self._unfollow(pid)
         code = None if found.status is None else os.waitstatus_to_exitcode(found.status)
         if code is not None and code < 0:
             self._registry.finish(found.live, signal=-code)

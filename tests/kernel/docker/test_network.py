@@ -64,7 +64,8 @@ def server() -> Iterator[tuple[int, list[tuple[int, float]]]]:
             thread.join(60)
 
 
-def test_what_a_call_may_use_of_the_network_holds_in_a_container(containers: Any, tools: Any) -> None:
+def test_what_a_call_may_use_of_the_network_holds_in_a_container(own_containers: Any, tools: Any) -> None:
+    containers = own_containers
     containers.start("one")
     containers.attach("one")
     with linked(containers.state("one")["Pid"]), server() as (port, found):

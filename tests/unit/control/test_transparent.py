@@ -13,7 +13,7 @@ import pytest
 
 from agentcg.control import transparent
 from agentcg.control.guard import WAITING_SEC
-from agentcg.control.transparent import Transparent, programs_of
+from agentcg.control.transparent import STATUS_SEC, Transparent, programs_of
 from agentcg.errors import Unsupported
 from agentcg.kernel.executions import Ended, Match, Stopped
 from agentcg.kernel.process import start_time
@@ -202,8 +202,26 @@ def test_a_signal_and_a_status_that_was_lost(run) -> None:  # type: ignore[no-un
         refs = list(host.registry.calls)
         await host.wait(first)
         await host.wait(second, told=False)
+        await asyncio.sleep(STATUS_SEC + 0.1)
+        await host.registry.settle()
         verdicts = [host.registry.store.find(ref)[0] for ref in refs]
         assert [(one.outcome, one.signal) for one in verdicts] == [("signal", 15), ("unknown", None)]
+
+    run(work)
+
+
+def test_a_status_that_is_told_late_is_waited_for(run) -> None:  # type: ignore[no-untyped-def]
+    async def work(host: Host) -> None:
+        process = host.spawn("sh", "-c", "kill -STOP $$; read line; exit 3")
+        host.stop(process)
+        await asyncio.sleep(0.01)
+        (ref,) = host.registry.calls
+        await host.wait(process, told=False)
+        assert ref in host.registry.calls
+        host.executions.untold.append(Ended(process.pid, 3 << 8, 6))
+        await asyncio.sleep(0.1)
+        await host.registry.settle()
+        assert host.registry.store.find(ref)[0].exit_code == 3
 
     run(work)
 
