@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -210,9 +210,12 @@ class Tree:
         leaf.close()
         session.calls.remove(leaf.name)
 
-    async def remove_call(self, session: SessionNode, name: str) -> bool:
-        """Remove the leaf of a call in which nothing runs any more. False if it stayed busy for about 4 s."""
-        return await _remove(session.calls, name)
+    async def remove_call(self, session: SessionNode, name: str, busy: Callable[[], None] = lambda: None) -> bool:
+        """Remove the leaf of a call in which nothing runs any more. False if it stayed busy for about 4 s.
+
+        :param busy: is called each time that it was: somebody may have entered it
+        """
+        return await _remove(session.calls, name, busy)
 
     async def remove_session(self, group: Group, ref: SessionRef) -> bool:
         """Remove the cgroups of a session in which nothing runs any more, and its tenant's if that was its last."""
@@ -228,11 +231,12 @@ class Tree:
         return gone
 
 
-async def _remove(parent: Inner, name: str) -> bool:
+async def _remove(parent: Inner, name: str, busy: Callable[[], None] = lambda: None) -> bool:
     if parent.remove(name):  # The ordinary case, in one system call.
         return True
     pause = 0.001
     while pause < 2:
+        busy()
         if parent.remove_tree(name, attempts=1):
             return True
         await asyncio.sleep(pause)

@@ -29,7 +29,9 @@ log = logging.getLogger(__name__)
 KILL_TIMEOUT_SEC = 10.0
 """A killed process that has not gone by then hangs in the kernel; its cgroup is left to the next start."""
 KILL_AGAIN_SEC = 0.5
-"""cgroup.kill is for who is there. Who enters in that moment is killed by the next."""
+"""cgroup.kill is for who is there. Who enters in that moment is killed by the next, until the cgroup is gone: a child
+of a persistent shell, say, which in a frozen cgroup would stand still for ever, and the shell with it.
+"""
 
 
 async def finish(
@@ -62,7 +64,7 @@ async def finish(
     registry.keep_verdict(live, verdict)  # Before the cgroup goes: whenever we are killed, there is one or the other.
     if left:
         background.leave(registry, live.session, live.ref.call)
-    elif not await registry.tree.remove_call(live.session.node, live.ref.call):
+    elif not await registry.tree.remove_call(live.session.node, live.ref.call, live.leaf.kill):
         log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
     registry.finished(live, verdict)
     return verdict

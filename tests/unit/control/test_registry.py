@@ -368,6 +368,16 @@ def test_what_enters_a_call_while_it_is_killed_is_killed_too(with_registry, cgro
     with_registry(work)
 
 
+def test_what_enters_a_call_after_that_is_killed_before_its_cgroup_goes(with_registry, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry) -> None:
+        begin(registry)
+        monkeypatch.setattr(registry, "keep_verdict", lambda live, verdict: cgroups.enter(PATH))
+        assert (await registry.kill(REF, "enough")).reason == "enough"
+        assert not (cgroups.top / PATH).exists()
+
+    with_registry(work)
+
+
 def test_no_session_has_more_reserved_than_it_may_use_or_there_is(with_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry) -> None:
         protect(registry, "p1", 5 * G)
