@@ -32,12 +32,14 @@ def replayed(containers: Any, name: str, call: PlannedCall, hint: str | None) ->
 
 
 def test_recorded_sessions_in_containers(containers: Any, tools: Any) -> None:
-    host = Path("/sys/fs/cgroup/agents-on-this-host")
+    host = Path("/sys/fs/cgroup/agents.slice")  # So systemd calls it, too, where it makes the cgroups of containers.
+    parent = host.name if Path("/run/systemd/system").exists() else f"/{host.name}"
     host.mkdir()
     try:
-        (host / "memory.max").write_text(str(LIMIT))
         plans = {name: make_plan(read(WORKLOADS / f"{name}.jsonl"), name) for name in ("tests", "install", "build")}
-        tops = {name: containers.start(name, cgroup_parent=f"/{host.name}") for name in plans}
+        tops = {name: containers.start(name, cgroup_parent=parent) for name in plans}
+        assert {top.parent for top in tops.values()} == {host}
+        (host / "memory.max").write_text(str(LIMIT))
         first = {name: containers.state(name)["Pid"] for name in plans}
         for name in plans:
             containers.attach(name)
