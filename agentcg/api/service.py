@@ -437,5 +437,6 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         state=live.state,
         stoppedSec=live.frozen_sec(time.monotonic()) or None,
         durationPredictedSec=live.expected_sec,
+        cgroup=live.directory,
         memoryPressure=memory_pressure(live.leaf),
     )

@@ -115,7 +115,8 @@ class SessionInfo:
 class ToolCallInfo:
     """A running call. ``call`` is its full name, TENANT/SESSION/CALL. ``state`` is running, throttled, frozen, held or
     ending; ``stoppedSec`` for how long it stood still so far. ``durationPredictedSec`` is how long it is expected to
-    run: as declared, or as 95 of 100 calls like it did. ``memoryPressure`` is as a session's."""
+    run: as declared, or as 95 of 100 calls like it did. ``memoryPressure`` is as a session's. ``cgroup`` is the
+    directory of its cgroup."""
 
     call: str
     ownerUid: int
@@ -133,6 +134,7 @@ class ToolCallInfo:
     stoppedSec: float | None = None
     durationPredictedSec: float | None = None
     memoryPressure: float | None = None
+    cgroup: str | None = None
 
 
 @dataclass

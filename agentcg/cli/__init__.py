@@ -19,6 +19,7 @@ _COMMANDS = {
     "detach": "Leave an attached container as it was found.",
     "doctor": "Say what agentcg can enforce on this host, and how to get the rest.",
     "exec": "Run one command as a tool call in an attached container.",
+    "explain": "Show where the time of a running call goes.",
     "history": "Show past calls, and what calls that are alike came to.",
     "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
     "mcp": "Run a server of the Model Context Protocol so that each of its tools/call is a call.",

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed face of ``bpf/agentcg_explain.c``, which bcc compiles on this host while it is asked for.
+
+bcc is the distribution's (Debian, Ubuntu: ``python3-bpfcc``); what has that name on PyPI is something else. Its Python
+part works with any Python 3, so that it is also found from within a virtual environment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from agentcg.cgroup import files
+from agentcg.errors import Unsupported
+from agentcg.explain.result import Explanation, Kind, Stack
+from agentcg.kernel.build_bpf import OBJECTS
+
+__all__ = ["TaskTime", "check", "load_bcc"]
+
+SOURCE = "agentcg_explain.c"
+_PLACES = (OBJECTS, Path(__file__).resolve().parents[2] / "bpf")  # In a wheel, in a checkout.
+_DISTRIBUTION = "/usr/lib/python3/dist-packages"
+_RUNNING, _BLOCKED = 0, 2  # enum state
+_FROZEN, _RECLAIM, _THROTTLED, _IO = 1, 2, 4, 8  # enum inside
+_SPANS = {
+    "throttled": ("mem_cgroup_handle_over_high", "__mem_cgroup_handle_over_high"),
+    "reclaim": ("try_to_free_mem_cgroup_pages", "try_to_free_pages"),
+    "io": ("io_schedule", "io_schedule_timeout"),
+}
+"""Functions during which a task is in the middle of something. Those that a kernel lacks are left out."""
+
+
+def load_bcc() -> ModuleType:
+    """Return the module ``bcc``. :raises Unsupported: if it is not there, with how to get it"""
+    for path in (None, _DISTRIBUTION):
+        if path is not None:
+            sys.path.append(path)
+        try:
+            found = importlib.import_module("bcc")
+        except ImportError:
+            continue
+        finally:
+            if path is not None:
+                sys.path.remove(path)
+        if hasattr(found, "BPF"):
+            return found
+        sys.modules.pop("bcc")  # Something else of that name.
+    raise Unsupported("there is no bcc for Python", hint="install it from the distribution: apt install python3-bpfcc")
+
+
+def check() -> None:
+    """:raises Unsupported: if this host lacks bcc, the running kernel's headers, or the right to use them"""
+    load_bcc()
+    release = os.uname().release
+    if not os.path.exists(f"/lib/modules/{release}/build") and not os.path.exists("/sys/kernel/kheaders.tar.xz"):
+        raise Unsupported(
+            f"bcc needs the headers of the running kernel, {release}", hint=f"apt install linux-headers-{release}"
+        )
+    if os.geteuid():
+        raise Unsupported("BPF programs are root's to load", hint="run it as root")
+
+
+def _source() -> str:
+    for place in _PLACES:
+        if (place / SOURCE).is_file():
+            return (place / SOURCE).read_text()
+    raise Unsupported(f"there is no {SOURCE} in {_PLACES[0]}", hint="install agentcg again")
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """Waits at one place: ended ones, or one that goes on in ``tid``."""
+
+    kind: Kind
+    ns: int
+    count: int
+    kernel: int
+    """Stacks by their numbers, negative where none was taken."""
+    user: int
+    tgid: int
+    tid: int = 0
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Equal for waits at the same place."""
+        return (self.kind, self.kernel, self.user, self.tgid) if self.kernel >= 0 else (self.kind, "now", self.tid)
+
+
+class TaskTime:
+    """Looks at the tasks of one cgroup and of all below it, from here on until :meth:`close`.
+
+    :param call: what the result is to be named
+    :param cgroup: the cgroup's directory
+    :raises Unsupported: see :func:`check`; or if the programs cannot be compiled, which bcc tells on standard error
+    """
+
+    def __init__(self, call: str, cgroup: str) -> None:
+        check()
+        bcc = load_bcc()
+        self._call = call
+        self._bpf: Any = None
+        self._directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._bpf = bcc.BPF(text=_source())
+            self._attach()
+        except Exception as error:  # bcc raises nothing that is more exact.
+            self.close()
+            raise Unsupported(f"bcc refuses {SOURCE}: {error}", hint="it says more above") from error
+        self._bpf["call"][0] = self._directory
+        self._held_back = self._cpu_max()
+        self._began = time.monotonic_ns()
+        self._seed()
+
+    def _attach(self) -> None:
+        for name, functions in _SPANS.items():
+            for function in functions:
+                if self._bpf.ksymname(function) != -1:
+                    self._bpf.attach_kprobe(event=function, fn_name=f"enter_{name}")
+                    self._bpf.attach_kretprobe(event=function, fn_name=f"leave_{name}")
+        for function, program in (("cgroup_enter_frozen", "enter_frozen"), ("cgroup_leave_frozen", "leave_frozen")):
+            if self._bpf.ksymname(function) != -1:
+                self._bpf.attach_kprobe(event=function, fn_name=program)
+
+    def _seed(self) -> None:
+        """Have the tasks known that are there already: what they are doing counts from now on."""
+        tasks = self._bpf["tasks"]
+        frozen = files.read_flat_keyed(self._directory, "cgroup.events").get("frozen", 0)
+        for tid in self._threads():
+            try:
+                state = Path(f"/proc/{tid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+            except OSError:
+                continue  # It has ended.
+            key = tasks.Key(tid)
+            if key in tasks:
+                continue
+            leaf = tasks.Leaf(since=time.monotonic_ns(), kernel_stack=-1, user_stack=-1)
+            leaf.state = _RUNNING if state == b"R" else _BLOCKED
+            leaf.inside = _FROZEN if frozen else 0
+            tasks[key] = leaf
+
+    def _threads(self) -> Iterator[int]:
+        top = f"/proc/self/fd/{self._directory}"
+        for folder, _, names in os.walk(top):
+            if "cgroup.threads" in names:
+                try:
+                    yield from map(int, Path(folder, "cgroup.threads").read_text().split())
+                except OSError:
+                    continue
+
+    def _cpu_max(self) -> float | None:
+        held_back = files.read_flat_keyed(self._directory, "cpu.stat").get("throttled_usec")
+        return None if held_back is None else held_back / 1e6
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing runs in the cgroup any more, or it is gone."""
+        return not files.read_flat_keyed(self._directory, "cgroup.events").get("populated", 0)
+
+    def look(self, stacks: int = 0) -> Explanation:
+        """Return what was seen so far.
+
+        :param stacks: how many of the longest waits to name
+        """
+        now = time.monotonic_ns()
+        spent = {kind: self._bpf["spent"][ctypes.c_int(kind)].value for kind in Kind}
+        ended = [
+            _Wait(Kind(one.kind), blocked.ns, blocked.count, one.kernel, one.user, one.tgid)
+            for one, blocked in self._bpf["stacks"].items()
+        ]
+        tasks = 0
+        for tid, task in self._bpf["tasks"].items():
+            tasks += 1
+            kind, since = _kind_of(task.state, task.inside), max(0, now - task.since)
+            spent[kind] += since
+            if task.state == _BLOCKED:
+                ended.append(_Wait(kind, since, 1, task.kernel_stack, task.user_stack, task.tgid, tid.value))
+        after = self._cpu_max()
+        return Explanation(
+            call=self._call,
+            seconds=(now - self._began) / 1e9,
+            tasks=tasks,
+            spent={kind: ns / 1e9 for kind, ns in spent.items()},
+            cpu_max_seconds=None if after is None or self._held_back is None else after - self._held_back,
+            ended=self.over,
+            stacks=self._longest(ended, stacks),
+        )
+
+    def _longest(self, waits: list[_Wait], wanted: int) -> tuple[Stack, ...]:
+        """Add up waits at the same place; name ``wanted`` of these."""
+        places: dict[tuple[object, ...], tuple[_Wait, int, int]] = {}
+        for wait in waits:
+            first, ns, count = places.get(wait.place, (wait, 0, 0))
+            places[wait.place] = first, ns + wait.ns, count + wait.count
+        longest = heapq.nlargest(wanted, places.values(), key=lambda place: place[1])
+        return tuple(Stack(wait.kind, ns / 1e9, count, self._frames(wait)) for wait, ns, count in longest)
+
+    def _frames(self, wait: _Wait) -> tuple[str, ...]:
+        if wait.kernel < 0:
+            return _frames_now(wait.tid)
+        frames = [self._bpf.ksym(address) for address in self._walk(wait.kernel)]
+        frames += [self._bpf.sym(address, wait.tgid) for address in self._walk(wait.user)]
+        return tuple(frame.decode(errors="replace") for frame in frames)
+
+    def _walk(self, stack_id: int) -> Iterator[int]:
+        return iter(()) if stack_id < 0 else iter(self._bpf["frames"].walk(stack_id))
+
+    def close(self) -> None:
+        """Detach everything. Safe to call twice."""
+        if self._bpf is not None:
+            self._bpf.cleanup()
+            self._bpf = None
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def __enter__(self) -> TaskTime:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _kind_of(state: int, inside: int) -> Kind:
+    """``kind_of`` of the program, for what has not ended yet."""
+    if state == _RUNNING:
+        return Kind.RECLAIM if inside & _RECLAIM else Kind.RUN
+    if state != _BLOCKED:
+        return Kind.QUEUE
+    for bit, kind in ((_FROZEN, Kind.FROZEN), (_RECLAIM, Kind.RECLAIM), (_THROTTLED, Kind.THROTTLED), (_IO, Kind.IO)):
+        if inside & bit:
+            return kind
+    return Kind.SLEEP
+
+
+def _frames_now(tid: int) -> tuple[str, ...]:
+    """Return where a task stands in the kernel; empty if it does not any more."""
+    try:
+        lines = Path(f"/proc/{tid}/stack").read_text().splitlines()
+    except OSError:
+        return ()
+    return tuple(line.split("] ", 1)[-1].partition("+")[0] for line in lines)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of real calls goes, as bcc programs see it on this kernel."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentcg.explain.result import Explanation, Kind
+from agentcg.explain.task_time import TaskTime
+
+MIB = 1 << 20
+BUSY = "sleep 600 & while :; do :; done"
+
+
+def begin(client: Any, name: str, command: str, **options: Any) -> Any:
+    call = client.call(["sh", "-c", command], session="s1", id=name, leased=False, **options)
+    return call, call.popen(stdin=subprocess.PIPE)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[Path], TaskTime]]:
+    """Return a function that looks at a cgroup until the test is over."""
+    watched: list[TaskTime] = []
+
+    def start(cgroup: Path) -> TaskTime:
+        watched.append(TaskTime("it", str(cgroup)))
+        return watched[-1]
+
+    yield start
+    for one in watched:
+        one.close()
+
+
+def since(before: Explanation, now: Explanation) -> dict[Kind, float]:
+    return {kind: now.spent[kind] - before.spent[kind] for kind in Kind}
+
+
+def test_the_command_tells_a_busy_loop_from_a_sleeper(daemon: Any) -> None:
+    with daemon.client() as client:
+        client.session("s1", leased=False)
+        _, process = begin(client, "busy", BUSY)
+        asked = ["agentcg", "explain", "--socket", daemon.socket, "--for", "3s", "--json", "busy"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        client.kill("u0/s1/busy", "enough")
+        process.wait(20)
+    seen = json.loads(done.stdout)
+    spent = seen["taskSeconds"]
+    assert (seen["call"], seen["ended"], seen["tasks"]) == ("u0/s1/busy", False, 2)
+    assert seen["seconds"] >= 3
+    assert spent["sleep"] == pytest.approx(seen["seconds"], abs=0.5)
+    assert spent["run"] + spent["queue"] == pytest.approx(seen["seconds"], abs=0.5)
+    assert spent["run"] > 0.3 * seen["seconds"]
+    assert sum(spent[name] for name in ("reclaim", "throttled", "io", "frozen")) < 0.2
+    sleeper = next(stack for stack in seen["stacks"] if stack["seconds"] > 2)
+    assert sleeper["kind"] == "sleep"
+    assert any("nanosleep" in frame for frame in sleeper["frames"]), sleeper
+
+
+def test_freezing_and_throttling_and_the_end_of_a_call_are_seen(daemon: Any, tools: Any, watch: Any) -> None:
+    with daemon.client() as client:
+        client.session("s1", leased=False)
+        command = f"read line; {BUSY.replace('600', '0.1')}"
+        _, process = begin(client, "c1", command)
+        greedy, eater = begin(
+            client, "c2", "read line; exec dd if=/dev/zero of=/dev/null bs=200M count=1", memory_max=32 * MIB
+        )
+        leaf = daemon.top / "shared/u0/s1/calls"
+        watched = watch(leaf)
+
+        before = watched.look()
+        assert before.tasks == 2
+        time.sleep(1)
+        asleep = since(before, watched.look())
+        assert asleep[Kind.SLEEP] == pytest.approx(2, abs=0.5)
+
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        time.sleep(1)
+        (leaf / "c1/cgroup.freeze").write_text("1")
+        tools.wait_for(lambda: tools.keyed(leaf / "c1", "cgroup.events")["frozen"])
+        before = watched.look()
+        time.sleep(1)
+        frozen = since(before, watched.look())
+        assert frozen[Kind.FROZEN] == pytest.approx(1, abs=0.3)
+        assert frozen[Kind.RUN] < 0.1
+        (leaf / "c1/cgroup.freeze").write_text("0")
+        client.kill("u0/s1/c1", "enough")
+        process.wait(20)
+
+        before = watched.look()
+        eater.communicate(b"\n", timeout=60)
+        assert greedy.end(signal=9).outcome == "memory_limit"
+        after = watched.look(20)
+        held_up = since(before, after)
+        assert held_up[Kind.THROTTLED] > 0.5 * (after.seconds - before.seconds), held_up
+        assert after.tasks == 0
+        assert any(
+            one.kind == Kind.THROTTLED and any("mem_cgroup_handle_over_high" in frame for frame in one.frames)
+            for one in after.stacks
+        ), after.stacks
+        client.close_session("u0/s1")
+
+
+def test_nothing_of_it_stays_in_the_kernel(daemon: Any, watch: Any) -> None:
+    def programs() -> list[Any]:
+        listed = json.loads(subprocess.run(["bpftool", "-j", "prog"], capture_output=True, check=True).stdout)
+        return [one["id"] for one in listed]
+
+    before = programs()
+    watched = watch(daemon.top)
+    assert len(programs()) > len(before)
+    watched.close()
+    assert programs() == before
