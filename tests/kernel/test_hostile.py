@@ -544,7 +544,7 @@ def test_many_attempts_at_once_are_all_counted(world: World) -> None:
             os.waitpid(child, 0)
 
     world.inside(work)
-    # What the kernel itself refuses is counted by a program that is not run twice at a time on a CPU, and v7.3 may preempt
-    # a task inside it: on an emulated CPU 691 of 800 were the fewest that were seen.
+    # What the kernel itself refuses is counted by a program that is not run twice at a time on a CPU, and v7.3 may
+    # preempt a task inside it: on an emulated CPU 691 of 800 were the fewest that were seen.
     least = each * tasks if world.uid == 0 else each * tasks // 2
     assert least <= world.end().usage.refusals <= each * tasks
