@@ -41,8 +41,7 @@ def since(before: Explanation, now: Explanation) -> dict[Kind, float]:
 
 
 def test_the_command_tells_a_busy_loop_from_a_sleeper(daemon: Any) -> None:
-    with daemon.client() as client:
-        client.session("s1", leased=False)
+    with daemon.client() as client, client.session("s1"):
         _, process = begin(client, "busy", BUSY)
         asked = ["agentcg", "explain", "--socket", daemon.socket, "--for", "3s", "--json", "busy"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=100)
@@ -63,8 +62,7 @@ def test_the_command_tells_a_busy_loop_from_a_sleeper(daemon: Any) -> None:
 
 
 def test_freezing_and_throttling_and_the_end_of_a_call_are_seen(daemon: Any, tools: Any, watch: Any) -> None:
-    with daemon.client() as client:
-        client.session("s1", leased=False)
+    with daemon.client() as client, client.session("s1"):
         command = f"read line; {BUSY.replace('600', '0.1')}"
         _, process = begin(client, "c1", command)
         greedy, eater = begin(
@@ -104,7 +102,6 @@ def test_freezing_and_throttling_and_the_end_of_a_call_are_seen(daemon: Any, too
             one.kind == Kind.THROTTLED and any("mem_cgroup_handle_over_high" in frame for frame in one.frames)
             for one in after.stacks
         ), after.stacks
-        client.close_session("u0/s1")
 
 
 def test_nothing_of_it_stays_in_the_kernel(daemon: Any, watch: Any) -> None:
