@@ -31,12 +31,17 @@ _PLACES = (OBJECTS, Path(__file__).resolve().parents[2] / "bpf")  # In a wheel, 
 _DISTRIBUTION = "/usr/lib/python3/dist-packages"
 _RUNNING, _BLOCKED = 0, 2  # enum state
 _FROZEN, _RECLAIM, _THROTTLED, _IO = 1, 2, 4, 8  # enum inside
-_SPANS = {
-    "throttled": ("mem_cgroup_handle_over_high", "__mem_cgroup_handle_over_high"),
-    "reclaim": ("try_to_free_mem_cgroup_pages", "try_to_free_pages"),
-    "io": ("io_schedule", "io_schedule_timeout"),
-}
+_SPANS = (
+    (b"mem_cgroup_handle_over_high", b"enter_throttled", b"leave_throttled"),
+    (b"__mem_cgroup_handle_over_high", b"enter_throttled", b"leave_throttled"),
+    (b"try_to_free_mem_cgroup_pages", b"enter_reclaim", b"leave_reclaim"),
+    (b"try_to_free_pages", b"enter_reclaim", b"leave_reclaim"),
+    (b"io_schedule", b"enter_io", b"leave_io"),
+    (b"io_schedule_timeout", b"enter_io", b"leave_io"),
+)
 """Functions during which a task is in the middle of something. Those that a kernel lacks are left out."""
+_BORDERS = ((b"cgroup_enter_frozen", b"enter_frozen"), (b"cgroup_leave_frozen", b"leave_frozen"))
+"""Functions at which it begins and ends."""
 
 
 def load_bcc() -> ModuleType:
@@ -115,24 +120,23 @@ class TaskTime:
         except Exception as error:  # bcc raises nothing that is more exact.
             self.close()
             raise Unsupported(f"bcc refuses {SOURCE}: {error}", hint="it says more above") from error
-        self._bpf["call"][0] = self._directory
+        self._bpf[b"call"][0] = self._directory
         self._held_back = self._cpu_max()
         self._began = time.monotonic_ns()
         self._seed()
 
     def _attach(self) -> None:
-        for name, functions in _SPANS.items():
-            for function in functions:
-                if self._bpf.ksymname(function) != -1:
-                    self._bpf.attach_kprobe(event=function, fn_name=f"enter_{name}")
-                    self._bpf.attach_kretprobe(event=function, fn_name=f"leave_{name}")
-        for function, program in (("cgroup_enter_frozen", "enter_frozen"), ("cgroup_leave_frozen", "leave_frozen")):
+        for function, entered, left in _SPANS:
+            if self._bpf.ksymname(function) != -1:
+                self._bpf.attach_kprobe(event=function, fn_name=entered)
+                self._bpf.attach_kretprobe(event=function, fn_name=left)
+        for function, program in _BORDERS:
             if self._bpf.ksymname(function) != -1:
                 self._bpf.attach_kprobe(event=function, fn_name=program)
 
     def _seed(self) -> None:
         """Have the tasks known that are there already: what they are doing counts from now on."""
-        tasks = self._bpf["tasks"]
+        tasks = self._bpf[b"tasks"]
         frozen = files.read_flat_keyed(self._directory, "cgroup.events").get("frozen", 0)
         for tid in self._threads():
             try:
@@ -171,13 +175,13 @@ class TaskTime:
         :param stacks: how many of the longest waits to name
         """
         now = time.monotonic_ns()
-        spent = {kind: self._bpf["spent"][ctypes.c_int(kind)].value for kind in Kind}
+        spent = {kind: self._bpf[b"spent"][ctypes.c_int(kind)].value for kind in Kind}
         ended = [
             _Wait(Kind(one.kind), blocked.ns, blocked.count, one.kernel, one.user, one.tgid)
-            for one, blocked in self._bpf["stacks"].items()
+            for one, blocked in self._bpf[b"stacks"].items()
         ]
         tasks = 0
-        for tid, task in self._bpf["tasks"].items():
+        for tid, task in self._bpf[b"tasks"].items():
             tasks += 1
             kind, since = _kind_of(task.state, task.inside), max(0, now - task.since)
             spent[kind] += since
@@ -211,7 +215,7 @@ class TaskTime:
         return tuple(frame.decode(errors="replace") for frame in frames)
 
     def _walk(self, stack_id: int) -> Iterator[int]:
-        return iter(()) if stack_id < 0 else iter(self._bpf["frames"].walk(stack_id))
+        return iter(()) if stack_id < 0 else iter(self._bpf[b"frames"].walk(stack_id))
 
     def close(self) -> None:
         """Detach everything. Safe to call twice."""

@@ -41,24 +41,24 @@ class Tasks(dict[Any, Any]):
 class FakeBpf:
     """Stands for bcc.BPF."""
 
-    lacks: frozenset[str] = frozenset()
+    lacks: frozenset[bytes] = frozenset()
 
     def __init__(self, text: str) -> None:
         self.text, self.cleaned = text, False
-        self.probes: list[tuple[str, str]] = []
+        self.probes: list[tuple[bytes, bytes]] = []
         self.frames = {1: [10, 11], 2: [20]}
         tables = {"spent": {}, "stacks": {}, "tasks": Tasks(), "call": {}}
         self.tables: dict[str, Any] = tables | {"frames": SimpleNamespace(walk=self.frames.__getitem__)}
 
-    def __getitem__(self, name: str) -> Any:
-        if name == "spent":
-            return SpentByKind(self.tables[name])
-        return self.tables[name]
+    def __getitem__(self, name: bytes) -> Any:
+        if name == b"spent":
+            return SpentByKind(self.tables["spent"])
+        return self.tables[name.decode()]
 
-    def ksymname(self, name: str) -> int:
+    def ksymname(self, name: bytes) -> int:
         return -1 if name in self.lacks else 1
 
-    def attach_kprobe(self, *, event: str, fn_name: str) -> None:
+    def attach_kprobe(self, *, event: bytes, fn_name: bytes) -> None:
         self.probes.append((event, fn_name))
 
     attach_kretprobe = attach_kprobe
@@ -157,11 +157,11 @@ def test_what_bcc_refuses_is_said_and_nothing_is_left(cgroup: Path, monkeypatch:
 
 @pytest.mark.usefixtures("bcc")
 def test_functions_that_a_kernel_lacks_are_left_out(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FakeBpf, "lacks", frozenset(("mem_cgroup_handle_over_high", "cgroup_leave_frozen")))
+    monkeypatch.setattr(FakeBpf, "lacks", frozenset((b"mem_cgroup_handle_over_high", b"cgroup_leave_frozen")))
     with TaskTime("t/s/c", str(cgroup)) as watched:
         probes = watched._bpf.probes
-    assert ("__mem_cgroup_handle_over_high", "enter_throttled") in probes
-    assert ("__mem_cgroup_handle_over_high", "leave_throttled") in probes
+    assert (b"__mem_cgroup_handle_over_high", b"enter_throttled") in probes
+    assert (b"__mem_cgroup_handle_over_high", b"leave_throttled") in probes
     assert {event for event, _ in probes}.isdisjoint(FakeBpf.lacks)
 
 
@@ -189,11 +189,11 @@ def test_ended_states_and_those_that_go_on_are_added(cgroup: Path) -> None:
         now = time.monotonic_ns()
         at = {"tgid": 5, "user_stack": 2, "kernel_stack": 1}
         for tid, state, inside in ((1, 0, 2), (2, 1, 0), (3, 2, 4), (4, 2, 8), (5, 2, 1), (6, 2, 0), (7, 0, 0)):
-            bpf["tasks"][Key(tid)] = SimpleNamespace(since=now - 3 * SECOND, state=state, inside=inside, **at)
+            bpf[b"tasks"][Key(tid)] = SimpleNamespace(since=now - 3 * SECOND, state=state, inside=inside, **at)
         for user in (2, -1):
             where = SimpleNamespace(kind=int(Kind.THROTTLED), kernel=1, user=user, tgid=5)
-            bpf["stacks"][user] = (where, SimpleNamespace(ns=SECOND, count=3))
-        bpf.tables["stacks"] = SimpleNamespace(items=lambda given=dict(bpf["stacks"]): given.values())
+            bpf[b"stacks"][user] = (where, SimpleNamespace(ns=SECOND, count=3))
+        bpf.tables["stacks"] = SimpleNamespace(items=lambda given=dict(bpf[b"stacks"]): given.values())
         (cgroup / "cpu.stat").write_text("throttled_usec 1500000\n")
         seen = watched.look(2)
     expected = {
