@@ -74,10 +74,10 @@ def check() -> None:
         raise Unsupported("BPF programs are root's to load", hint="run it as root")
 
 
-def _source() -> str:
+def _source() -> bytes:
     for place in _PLACES:
         if (place / SOURCE).is_file():
-            return (place / SOURCE).read_text()
+            return (place / SOURCE).read_bytes()
     raise Unsupported(f"there is no {SOURCE} in {_PLACES[0]}", hint="install agentcg again")
 
 

@@ -43,7 +43,7 @@ class FakeBpf:
 
     lacks: frozenset[bytes] = frozenset()
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: bytes) -> None:
         self.text, self.cleaned = text, False
         self.probes: list[tuple[bytes, bytes]] = []
         self.frames = {1: [10, 11], 2: [20]}
@@ -99,10 +99,10 @@ def cgroup(tmp_path: Path) -> Path:
 
 
 def test_the_programs_and_python_name_the_same_kinds() -> None:
-    (body,) = re.findall(r"enum kind \{(.*?)\}", task_time._source())
+    (body,) = re.findall(r"enum kind \{(.*?)\}", task_time._source().decode())
     names = [name.strip().removeprefix("IN_") for name in body.split(",")]
     assert names == [*(kind.name for kind in Kind), "KINDS"]
-    (body,) = re.findall(r"enum inside \{(.*?)\}", task_time._source())
+    (body,) = re.findall(r"enum inside \{(.*?)\}", task_time._source().decode())
     assert dict(re.findall(r"(\w+) = (\d+)", body)) == {
         name: str(getattr(task_time, f"_{name}")) for name in ("FROZEN", "RECLAIM", "THROTTLED", "IO")
     }
@@ -145,7 +145,7 @@ def test_only_root_may(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bcc")
 def test_what_bcc_refuses_is_said_and_nothing_is_left(cgroup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(text: str) -> None:
+    def refuse(text: bytes) -> None:
         raise Exception("Failed to compile BPF module <text>")
 
     before = len(os.listdir("/proc/self/fd"))
