@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from agentcg.cgroup import files
-from agentcg.errors import Unsupported
+from agentcg.errors import AgentcgError, Unsupported
 from agentcg.explain.result import Explanation, Kind, Stack
 from agentcg.kernel.build_bpf import OBJECTS
 
@@ -46,16 +46,15 @@ _BORDERS = ((b"cgroup_enter_frozen", b"enter_frozen"), (b"cgroup_leave_frozen", 
 
 def load_bcc() -> ModuleType:
     """Return the module ``bcc``. :raises Unsupported: if it is not there, with how to get it"""
-    for path in (None, _DISTRIBUTION):
-        if path is not None:
-            sys.path.append(path)
+    before = list(sys.path)
+    for added in ([], [_DISTRIBUTION]):
+        sys.path += added
         try:
             found = importlib.import_module("bcc")
         except ImportError:
             continue
         finally:
-            if path is not None:
-                sys.path.remove(path)
+            sys.path[:] = before
         if hasattr(found, "BPF"):
             return found
         sys.modules.pop("bcc")  # Something else of that name.
@@ -106,6 +105,7 @@ class TaskTime:
     :param call: what the result is to be named
     :param cgroup: the cgroup's directory
     :raises Unsupported: see :func:`check`; or if the programs cannot be compiled, which bcc tells on standard error
+    :raises AgentcgError: if there is no such cgroup
     """
 
     def __init__(self, call: str, cgroup: str) -> None:
@@ -113,17 +113,22 @@ class TaskTime:
         bcc = load_bcc()
         self._call = call
         self._bpf: Any = None
-        self._directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise AgentcgError(f"{call} is over: its cgroup is gone", hint="see `agentcg history`") from error
         try:
             self._bpf = bcc.BPF(text=_source())
             self._attach()
-        except Exception as error:  # bcc raises nothing that is more exact.
+            self._bpf[b"call"][0] = self._directory
+            self._held_back = self._cpu_max()
+            self._began = time.monotonic_ns()
+            self._seed()
+        except BaseException as error:
             self.close()
-            raise Unsupported(f"bcc refuses {SOURCE}: {error}", hint="it says more above") from error
-        self._bpf[b"call"][0] = self._directory
-        self._held_back = self._cpu_max()
-        self._began = time.monotonic_ns()
-        self._seed()
+            if isinstance(error, Exception):  # bcc raises nothing that is more exact.
+                raise Unsupported(f"bcc refuses {SOURCE}: {error}", hint="it says more above") from error
+            raise
 
     def _attach(self) -> None:
         for function, entered, left in _SPANS:

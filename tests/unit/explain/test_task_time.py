@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agentcg.errors import Unsupported
+from agentcg.errors import AgentcgError, Unsupported
 from agentcg.explain import task_time
 from agentcg.explain.result import Kind
 from agentcg.explain.task_time import TaskTime, check, load_bcc
@@ -153,6 +153,12 @@ def test_what_bcc_refuses_is_said_and_nothing_is_left(cgroup: Path, monkeypatch:
     with pytest.raises(Unsupported, match="Failed to compile"):
         TaskTime("t/s/c", str(cgroup))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.usefixtures("bcc")
+def test_a_call_that_is_over_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(AgentcgError, match="t/s/c is over"):
+        TaskTime("t/s/c", str(tmp_path / "gone"))
 
 
 @pytest.mark.usefixtures("bcc")
