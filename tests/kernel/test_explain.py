@@ -47,6 +47,7 @@ def since(before: Explanation, now: Explanation) -> dict[Kind, float]:
     return {kind: (now.spent[kind] - before.spent[kind]) / (now.seconds - before.seconds) for kind in Kind}
 
 
+@pytest.mark.long
 def test_the_command_tells_a_busy_loop_from_a_sleeper(daemon: Any) -> None:
     with daemon.client() as client, client.session("s1"):
         _, process = begin(client, "busy", BUSY, cpu_cores=0.4)
