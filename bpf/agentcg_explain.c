@@ -29,6 +29,7 @@
  *   and their stacks are not.
  */
 #include <linux/sched.h>
+#include <linux/sched/jobctl.h>
 
 #define TASKS 16384
 #define STACKS 4096
@@ -226,4 +227,16 @@ static __always_inline int leave(u32 what)
 SPAN(reclaim, RECLAIM)
 SPAN(throttled, THROTTLED)
 SPAN(io, IO)
-SPAN(frozen, FROZEN)
+
+/* cgroup_enter_frozen() is also for who waits where it may be frozen, for a child of vfork(2) say, and is not. */
+int enter_frozen(struct pt_regs *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	return task->jobctl & JOBCTL_TRAP_FREEZE ? enter(FROZEN) : 0;
+}
+
+int leave_frozen(struct pt_regs *ctx)
+{
+	return leave(FROZEN);
+}

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ __all__ = ["TaskTime", "check", "load_bcc"]
 SOURCE = "agentcg_explain.c"
 _PLACES = (OBJECTS, Path(__file__).resolve().parents[2] / "bpf")  # In a wheel, in a checkout.
 _DISTRIBUTION = "/usr/lib/python3/dist-packages"
+_SCHEDULER = frozenset(("__schedule", "schedule"))  # Where every wait is.
 _RUNNING, _BLOCKED = 0, 2  # enum state
 _FROZEN, _RECLAIM, _THROTTLED, _IO = 1, 2, 4, 8  # enum inside
 _SPANS = (
@@ -214,10 +216,12 @@ class TaskTime:
 
     def _frames(self, wait: _Wait) -> tuple[str, ...]:
         if wait.kernel < 0:
-            return _frames_now(wait.tid)
-        frames = [self._bpf.ksym(address) for address in self._walk(wait.kernel)]
-        frames += [self._bpf.sym(address, wait.tgid) for address in self._walk(wait.user)]
-        return tuple(frame.decode(errors="replace") for frame in frames)
+            frames = _frames_now(wait.tid)
+        else:
+            found = [self._bpf.ksym(address) for address in self._walk(wait.kernel)]
+            found += [self._bpf.sym(address, wait.tgid) for address in self._walk(wait.user)]
+            frames = [frame.decode(errors="replace") for frame in found]
+        return tuple(dropwhile(_SCHEDULER.__contains__, frames))
 
     def _walk(self, stack_id: int) -> Iterator[int]:
         return iter(()) if stack_id < 0 else iter(self._bpf[b"frames"].walk(stack_id))
@@ -250,10 +254,10 @@ def _kind_of(state: int, inside: int) -> Kind:
     return Kind.SLEEP
 
 
-def _frames_now(tid: int) -> tuple[str, ...]:
+def _frames_now(tid: int) -> list[str]:
     """Return where a task stands in the kernel; empty if it does not any more."""
     try:
         lines = Path(f"/proc/{tid}/stack").read_text().splitlines()
     except OSError:
-        return ()
-    return tuple(line.split("] ", 1)[-1].partition("+")[0] for line in lines)
+        return []
+    return [line.split("] ", 1)[-1].partition("+")[0] for line in lines]

@@ -74,8 +74,7 @@ def test_freezing_and_throttling_are_seen_and_nothing_of_it_stays_in_the_kernel(
     daemon: Any, tools: Any, watch: Any
 ) -> None:
     with daemon.client() as client, client.session("s1"):
-        command = f"read line; {BUSY.replace('600', '0.1')}"
-        _, process = begin(client, "c1", command)
+        _, process = begin(client, "c1", "read line; while :; do /bin/true; done")
         greedy, eater = begin(
             client, "c2", "read line; exec dd if=/dev/zero of=/dev/null bs=200M count=1", memory_max=32 * MIB
         )
@@ -92,13 +91,17 @@ def test_freezing_and_throttling_are_seen_and_nothing_of_it_stays_in_the_kernel(
 
         process.stdin.write(b"\n")
         process.stdin.flush()
+        before = watched.look()
         time.sleep(0.5)
+        busy = since(before, watched.look())
+        assert busy[Kind.RUN] + busy[Kind.QUEUE] > 0.5
+        assert busy[Kind.FROZEN] == 0  # A shell waits for a child of vfork(2) as one that may be frozen there.
         (leaf / "c1/cgroup.freeze").write_text("1")
         tools.wait_for(lambda: tools.keyed(leaf / "c1", "cgroup.events")["frozen"])
         before = watched.look()
         time.sleep(1)
         frozen = since(before, watched.look())
-        assert frozen[Kind.FROZEN] == pytest.approx(1, abs=0.3)
+        assert 0.7 < frozen[Kind.FROZEN] < 2.1
         assert frozen[Kind.RUN] < 0.1
         (leaf / "c1/cgroup.freeze").write_text("0")
         client.kill("u0/s1/c1", "enough")

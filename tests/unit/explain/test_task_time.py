@@ -46,7 +46,7 @@ class FakeBpf:
     def __init__(self, text: bytes) -> None:
         self.text, self.cleaned = text, False
         self.probes: list[tuple[bytes, bytes]] = []
-        self.frames = {1: [10, 11], 2: [20]}
+        self.frames = {1: [9, 10, 11], 2: [20]}
         tables = {"spent": {}, "stacks": {}, "tasks": Tasks(), "call": {}}
         self.tables: dict[str, Any] = tables | {"frames": SimpleNamespace(walk=self.frames.__getitem__)}
 
@@ -64,7 +64,7 @@ class FakeBpf:
     attach_kretprobe = attach_kprobe
 
     def ksym(self, address: int) -> bytes:
-        return b"kernel_%d" % address
+        return b"__schedule" if address == 9 else b"kernel_%d" % address
 
     def sym(self, address: int, tgid: int) -> bytes:
         return b"user_%d_%d" % (address, tgid)
