@@ -188,40 +188,31 @@ TRACEPOINT_PROBE(sched, sched_process_exit)
 	return 0;
 }
 
-static __always_inline int enter(u32 what)
+/* From here on the current task is in the middle of something, or is not any more. */
+static __always_inline int mark(u32 what, bool within)
 {
 	u32 pid = bpf_get_current_pid_tgid();
 	struct task *task = tasks.lookup(&pid);
 
-	if (task) {
-		if (what == RECLAIM && task->state == RUNNING)
-			count(task, bpf_ktime_get_ns());
+	if (!task)
+		return 0;
+	if (what == RECLAIM && task->state == RUNNING)
+		count(task, bpf_ktime_get_ns());
+	if (within)
 		task->inside |= what;
-	}
-	return 0;
-}
-
-static __always_inline int leave(u32 what)
-{
-	u32 pid = bpf_get_current_pid_tgid();
-	struct task *task = tasks.lookup(&pid);
-
-	if (task) {
-		if (what == RECLAIM && task->state == RUNNING)
-			count(task, bpf_ktime_get_ns());
+	else
 		task->inside &= ~what;
-	}
 	return 0;
 }
 
 #define SPAN(name, what)                        \
 	int enter_##name(struct pt_regs *ctx)   \
 	{                                       \
-		return enter(what);             \
+		return mark(what, true);        \
 	}                                       \
 	int leave_##name(struct pt_regs *ctx)   \
 	{                                       \
-		return leave(what);             \
+		return mark(what, false);       \
 	}
 
 SPAN(reclaim, RECLAIM)
@@ -233,10 +224,10 @@ int enter_frozen(struct pt_regs *ctx)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
 
-	return task->jobctl & JOBCTL_TRAP_FREEZE ? enter(FROZEN) : 0;
+	return task->jobctl & JOBCTL_TRAP_FREEZE ? mark(FROZEN, true) : 0;
 }
 
 int leave_frozen(struct pt_regs *ctx)
 {
-	return leave(FROZEN);
+	return mark(FROZEN, false);
 }

@@ -20,7 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from agentcg.cgroup import files
+from agentcg.cgroup.node import Inner
+from agentcg.cgroup.usage import read_cpu
 from agentcg.errors import AgentcgError, Unsupported
 from agentcg.explain.result import Explanation, Kind, Stack
 from agentcg.kernel.build_bpf import OBJECTS
@@ -116,14 +117,14 @@ class TaskTime:
         self._call = call
         self._bpf: Any = None
         try:
-            self._directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._cgroup = Inner.open_root(cgroup)
         except FileNotFoundError as error:
             raise AgentcgError(f"{call} is over: its cgroup is gone", hint="see `agentcg history`") from error
         try:
             self._bpf = bcc.BPF(text=_source())
             self._attach()
-            self._bpf[b"call"][0] = self._directory
-            self._held_back = self._cpu_max()
+            self._bpf[b"call"][0] = self._cgroup.fd
+            _, self._held_back = read_cpu(self._cgroup)
             self._began = time.monotonic_ns()
             self._seed()
         except BaseException as error:
@@ -144,7 +145,7 @@ class TaskTime:
     def _seed(self) -> None:
         """Have the tasks known that are there already: what they are doing counts from now on."""
         tasks = self._bpf[b"tasks"]
-        frozen = files.read_flat_keyed(self._directory, "cgroup.events").get("frozen", 0)
+        inside = _FROZEN if self._cgroup.frozen else 0
         for tid in self._threads():
             try:
                 state = Path(f"/proc/{tid}/stat").read_bytes().rpartition(b")")[2].split()[0]
@@ -155,11 +156,11 @@ class TaskTime:
                 continue
             leaf = tasks.Leaf(since=time.monotonic_ns(), kernel_stack=-1, user_stack=-1)
             leaf.state = _RUNNING if state == b"R" else _BLOCKED
-            leaf.inside = _FROZEN if frozen else 0
+            leaf.inside = inside
             tasks[key] = leaf
 
     def _threads(self) -> Iterator[int]:
-        top = f"/proc/self/fd/{self._directory}"
+        top = f"/proc/self/fd/{self._cgroup.fd}"
         for folder, _, names in os.walk(top):
             if "cgroup.threads" in names:
                 try:
@@ -167,14 +168,10 @@ class TaskTime:
                 except OSError:
                     continue
 
-    def _cpu_max(self) -> float | None:
-        held_back = files.read_flat_keyed(self._directory, "cpu.stat").get("throttled_usec")
-        return None if held_back is None else held_back / 1e6
-
     @property
     def over(self) -> bool:
         """Whether nothing runs in the cgroup any more, or it is gone."""
-        return not files.read_flat_keyed(self._directory, "cgroup.events").get("populated", 0)
+        return not self._cgroup.populated
 
     def look(self, stacks: int = 0) -> Explanation:
         """Return what was seen so far.
@@ -182,8 +179,9 @@ class TaskTime:
         :param stacks: how many of the longest waits to name
         """
         now = time.monotonic_ns()
-        spent = {kind: self._bpf[b"spent"][ctypes.c_int(kind)].value for kind in Kind}
-        ended = [
+        ended = self._bpf[b"spent"]
+        spent = {kind: ended[ctypes.c_int(kind)].value for kind in Kind}
+        waits = [
             _Wait(Kind(one.kind), blocked.ns, blocked.count, one.kernel, one.user, one.tgid)
             for one, blocked in self._bpf[b"stacks"].items()
         ]
@@ -193,16 +191,16 @@ class TaskTime:
             kind, since = _kind_of(task.state, task.inside), max(0, now - task.since)
             spent[kind] += since
             if task.state == _BLOCKED:
-                ended.append(_Wait(kind, since, 1, task.kernel_stack, task.user_stack, task.tgid, tid.value))
-        after = self._cpu_max()
+                waits.append(_Wait(kind, since, 1, task.kernel_stack, task.user_stack, task.tgid, tid.value))
+        _, held_back = read_cpu(self._cgroup)
         return Explanation(
             call=self._call,
             seconds=(now - self._began) / 1e9,
             tasks=tasks,
             spent={kind: ns / 1e9 for kind, ns in spent.items()},
-            cpu_max_seconds=None if after is None or self._held_back is None else after - self._held_back,
+            cpu_max_seconds=None if held_back is None or self._held_back is None else held_back - self._held_back,
             ended=self.over,
-            stacks=self._longest(ended, stacks),
+            stacks=self._longest(waits, stacks),
         )
 
     def _longest(self, waits: list[_Wait], wanted: int) -> tuple[Stack, ...]:
@@ -231,9 +229,7 @@ class TaskTime:
         if self._bpf is not None:
             self._bpf.cleanup()
             self._bpf = None
-        if self._directory >= 0:
-            os.close(self._directory)
-            self._directory = -1
+        self._cgroup.close()
 
     def __enter__(self) -> TaskTime:
         return self
