@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import click
 from rich.console import Console
@@ -14,7 +14,6 @@ from rich.live import Live
 
 from agentcg.api.client import Client, connect
 from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.explain.result import Explanation
 from agentcg.explain.table import render
 from agentcg.explain.task_time import TaskTime
 from agentcg.units import parse_duration
@@ -44,17 +43,21 @@ def explain(call: str, socket: str | None, for_: str, every: str, stacks: int, a
         name, cgroup = _find(client, call)
     console = Console()
     with TaskTime(name, cgroup) as watched:
-        looks = _looks(watched, for_sec, every_sec, stacks)
         if as_json or not console.is_terminal:
-            seen = list(looks)[-1]
+            _wait(watched, for_sec, every_sec)
+            seen = watched.look(stacks)
             if as_json:
                 click.echo(json.dumps(seen.to_wire()))
             else:
                 console.print(render(seen))
             return
         with Live(console=console, auto_refresh=False) as live:
-            for seen in looks:
-                live.update(render(seen), refresh=True)
+
+            def show() -> None:
+                live.update(render(watched.look(stacks)), refresh=True)
+
+            _wait(watched, for_sec, every_sec, show)
+            show()
 
 
 def _find(client: Client, call: str) -> tuple[str, str]:
@@ -69,12 +72,11 @@ def _find(client: Client, call: str) -> tuple[str, str]:
     return found[0].call, found[0].cgroup
 
 
-def _looks(watched: TaskTime, for_sec: float, every_sec: float, stacks: int) -> Iterator[Explanation]:
-    """Yield what is seen, again and again, and at last at the end of the time or of the call, or after Ctrl-C."""
+def _wait(watched: TaskTime, for_sec: float, every_sec: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Wait for the end of the time or of the call, or for Ctrl-C; do something again and again meanwhile."""
     end = time.monotonic() + for_sec
     with contextlib.suppress(KeyboardInterrupt):
         while not watched.over and (left := end - time.monotonic()) > 0:
             time.sleep(min(every_sec, left))
             if time.monotonic() < end:
-                yield watched.look(stacks)
-    yield watched.look(stacks)
+                meanwhile()

@@ -14,13 +14,14 @@ from agentcg.explain.result import Explanation, Kind
 
 
 class FakeTaskTime:
-    """Stands for the programs: the call is over after so many looks."""
+    """Stands for the programs: a second passes whenever it is asked whether the call is over."""
 
-    looks_left = 100
+    seconds_left = 100
     opened: list[tuple[str, str]]
 
     def __init__(self, call: str, cgroup: str) -> None:
         self.call = call
+        self.seconds = 0
         self.looks = 0
         FakeTaskTime.opened.append((call, cgroup))
 
@@ -32,11 +33,14 @@ class FakeTaskTime:
 
     @property
     def over(self) -> bool:
-        return self.looks >= self.looks_left
+        self.seconds += 1
+        return self.seconds > self.seconds_left
 
     def look(self, stacks: int) -> Explanation:
         self.looks += 1
-        return Explanation(self.call, float(self.looks), stacks, dict.fromkeys(Kind, 1.0), ended=self.over)
+        assert self.looks == 1  # Nobody sees another.
+        ended = self.seconds > self.seconds_left
+        return Explanation(self.call, float(self.seconds), stacks, dict.fromkeys(Kind, 1.0), ended=ended)
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
             pass
 
     FakeTaskTime.opened = []
-    monkeypatch.setattr(FakeTaskTime, "looks_left", 100)
+    monkeypatch.setattr(FakeTaskTime, "seconds_left", 100)
     monkeypatch.setattr(module, "connect", lambda path: FakeClient())
     monkeypatch.setattr(module, "TaskTime", FakeTaskTime)
 
@@ -76,7 +80,7 @@ def test_a_call_is_found_by_its_last_name_and_looked_at_to_the_end(run: Any) -> 
 def test_it_ends_with_the_call_and_prints_one_table_where_there_is_no_terminal(
     run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FakeTaskTime, "looks_left", 3)
+    monkeypatch.setattr(FakeTaskTime, "seconds_left", 3)
     done = run("--for", "60s", "u0/s/two")
     assert done.exit_code == 0, done.output
     assert done.stdout.count("TASK TIME") == 1
