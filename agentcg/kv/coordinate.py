@@ -14,13 +14,15 @@ that, and at a pressure of 0 all are as the policy has them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from agentcg.kv.reports import Engine
 from agentcg.model import SessionRef
 from agentcg.predict.distribution import Distribution
 
-__all__ = ["FACTOR_MAX", "Forecast", "cpu_factor", "differs", "forecast", "urgencies"]
+__all__ = ["FACTOR_MAX", "Forecast", "cpu_factor", "differs", "forecast", "in_steps", "urgencies", "worth"]
+
+_Key = TypeVar("_Key")
 
 FACTOR_MAX = 4.0
 _STEPS = 6
@@ -70,11 +72,22 @@ def urgencies(engines: Iterable[Engine], remaining: Mapping[SessionRef, float], 
         if pressure := engine.pressure(now):
             for session, held in engine.in_the_way(now).items():
                 if session in remaining:
-                    worth = held / engine.capacity * pressure / max(remaining[session], _SHORTEST_SEC)
-                    values[session] = values.get(session, 0.0) + worth
+                    gain = worth(held / engine.capacity, pressure, remaining[session])
+                    values[session] = values.get(session, 0.0) + gain
+    return in_steps(values)
+
+
+def worth(share: float, pressure: float, left_sec: float) -> float:
+    """Return how much of a cache is had back per second when calls end that are in the way of a ``share`` of it."""
+    return share * pressure / max(left_sec, _SHORTEST_SEC)
+
+
+def in_steps(values: Mapping[_Key, float]) -> dict[_Key, float]:
+    """Return values per second as parts of the largest, or of 0.01 if that is more; those that come to nothing are
+    left out."""
     most = max([_WORTH_IT, *values.values()])
-    steps = {session: round(value / most * _STEPS) for session, value in values.items()}
-    return {session: step / _STEPS for session, step in steps.items() if step}
+    steps = {key: round(value / most * _STEPS) for key, value in values.items()}
+    return {key: step / _STEPS for key, step in steps.items() if step}
 
 
 def cpu_factor(urgency: float) -> float:

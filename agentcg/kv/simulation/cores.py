@@ -7,7 +7,7 @@ divided among the others by their weights (water-filling), as the kernel does wi
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Generic, TypeVar
@@ -33,6 +33,7 @@ def share_out(total: float, wants: list[tuple[float, float]]) -> list[float]:
 
 @dataclass(slots=True)
 class _Running:
+    wall_sec: float
     left_sec: float
     cpus: float
     weight: float
@@ -57,8 +58,20 @@ class Cores(Generic[_Key]):
         """A call begins that takes ``wall_sec`` if it gets all the CPU it can use."""
         self._pass(now)
         cpus = min(self.cpus, cpu_sec / wall_sec) if wall_sec else 0.0
-        self._running[key] = _Running(wall_sec, cpus, weight)
+        self._running[key] = _Running(wall_sec, wall_sec, cpus, weight)
         self._divide()
+
+    def reweigh(self, weights: Mapping[_Key, float], now: float) -> None:
+        """Give calls that run other weights."""
+        self._pass(now)
+        for key, weight in weights.items():
+            self._running[key].weight = weight
+        self._divide()
+
+    def progress(self, now: float) -> dict[_Key, float]:
+        """Return how much of its time each call has behind it, in seconds of a call that gets all it can use."""
+        self._pass(now)
+        return {key: call.wall_sec - call.left_sec for key, call in self._running.items()}
 
     def advance(self, now: float) -> list[_Key]:
         """Let time pass, up to ``next_end`` and no further; return the calls that have ended."""

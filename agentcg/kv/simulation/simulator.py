@@ -11,10 +11,10 @@ none is put back later. A request that does not fit is asked about again after e
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agentcg.errors import InvalidInput
 from agentcg.kv.policies.base import Policy
@@ -22,63 +22,16 @@ from agentcg.kv.reload import Reload
 from agentcg.kv.retention import Retention, Take
 from agentcg.kv.simulation.batch import Batch, Sequence
 from agentcg.kv.simulation.cores import Cores
-from agentcg.kv.simulation.cost import A100_LLAMA_8B, StepCost
-from agentcg.kv.simulation.pool import Host, HostMemory, Pool
+from agentcg.kv.simulation.machine import Machine, Outcome
+from agentcg.kv.simulation.pool import HostMemory, Pool
 from agentcg.kv.simulation.script import Arrival, Script, ToolCall, Turn
+from agentcg.kv.simulation.shares import CpuShares, Predicts
 from agentcg.kv.state import CallEvent, Load
-from agentcg.predict.distribution import Distribution
 
-__all__ = ["Machine", "Outcome", "Predicts", "simulate"]
-
+__all__ = ["simulate"]
 
 _Item = TypeVar("_Item")
-
-
-class Predicts(Protocol):
-    """What :class:`agentcg.predict.duration.Predictor` does."""
-
-    def observe(self, path: tuple[str, ...], progress_sec: float) -> None: ...
-
-    def remaining(self, path: tuple[str, ...]) -> Distribution: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The server and the host of the tools."""
-
-    pool_tokens: int
-    cost: StepCost = A100_LLAMA_8B
-    chunk_tokens: int = 2048
-    """Tokens that a step computes at most."""
-    block_tokens: int = 16
-    shared_tokens: int = 0
-    """What every prompt begins with: it is always cached, and not in the pool."""
-    host: Host | None = None
-    cpus: float = 16.0
-    """For tool calls."""
-    lag_sec: float = 0.1
-    """From the end of a turn's last call to the next request."""
-    ask_sec: float = 0.5
-    """How often a request that does not fit is asked about at least."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of it."""
-
-    completion_sec: dict[str, float] = field(default_factory=dict)
-    """Of each session, from its arrival to the end of its last turn."""
-    prefilled_tokens: int = 0
-    loaded_tokens: int = 0
-    """Copied back from the host."""
-    ideal_tokens: int = 0
-    """What would have been prefilled if nothing was ever taken."""
-    turns: int = 0
-    end_sec: float = 0.0
-    busy_sec: float = 0.0
-    """How long the engine worked."""
-    events: int = 0
-    """Times that the simulator did something: a measure of its own work."""
+_WEIGH_SEC = 0.5  # The least time between two weighings, as an engine's reports come.
 
 
 @dataclass(slots=True, eq=False)
@@ -105,21 +58,33 @@ def simulate(
     predictor: Predicts | None = None,
     *,
     knows_last: bool = True,
+    signals: bool = True,
+    shares: CpuShares | None = None,
 ) -> Outcome:
     """Serve sessions until all are over.
 
-    :param predictor: says how long a call will take when it begins, and learns how long it took
+    :param predictor: tells the policy how long a call will take when it begins, and learns how long it took
     :param knows_last: the server is told when a session is over; otherwise what is left of it is taken like the rest
+    :param signals: the policy is told when calls begin and end; otherwise it sees requests alone
+    :param shares: how calls share CPUs that are scarce; by the weights of their scripts, if left out
     :raises InvalidInput: if a session does not fit into the pool even alone
     """
-    return _Simulator(sessions, machine, policy, predictor, knows_last).run()
+    return _Simulator(sessions, machine, policy, predictor, knows_last, signals, shares).run()
 
 
 class _Simulator:
     def __init__(
-        self, sessions: Seq[Arrival], machine: Machine, policy: Policy, predictor: Predicts | None, knows_last: bool
+        self,
+        sessions: Seq[Arrival],
+        machine: Machine,
+        policy: Policy,
+        predictor: Predicts | None,
+        knows_last: bool,
+        signals: bool,
+        shares: CpuShares | None,
     ) -> None:
         self._machine, self._predictor, self._knows_last = machine, predictor, knows_last
+        self._signals, self._shares, self._weighed = signals, shares, -inf
         reload: Reload = machine.cost.reload(machine.chunk_tokens, machine.shared_tokens)
         if machine.host:
             reload = machine.host.transfer
@@ -152,6 +117,7 @@ class _Simulator:
             outcome.events += 1
             self._hear(self._now)
             blocked = not self._let_in()
+            self._weigh()
             if self._batch:
                 until = min(self._next_request(), self._now + self._machine.ask_sec if blocked else inf)
                 took, done = self._batch.advance(until - self._now)
@@ -206,6 +172,24 @@ class _Simulator:
             self._start(run)
         return not self._retention.state.waiting
 
+    def _weigh(self) -> None:
+        """Give the calls that run their shares of the CPUs anew, where there are too few of them."""
+        now, cores, state = self._now, self._cores, self._retention.state
+        if not self._shares or now < self._weighed + _WEIGH_SEC or cores.wanted <= cores.cpus:
+            return
+        self._weighed = now
+        policy, total = self._retention.policy, self._pool.tokens
+        kept = {
+            each.name: each.resident / total
+            for each in state.sessions.values()
+            if each.paused and each.resident and policy.protected(state, each, now)
+        }
+        pressure = self._used / total + sum(kept.values()) if state.waiting else 0.0
+        progress = cores.progress(now)
+        done = (((run.name, index), sec) for (run, index), sec in progress.items())
+        factors = self._shares.factors(done, kept, pressure)
+        cores.reweigh({(run, index): run.script.weight * factors[run.name] for run, index in progress}, now)
+
     def _take(self, take: Take) -> None:
         held = self._pool.held[take.session]
         if self._host:
@@ -259,19 +243,27 @@ class _Simulator:
         self._retention.foretell(run.name, now + pause)
         for index, call in enumerate(turn.calls):
             left = self._predictor.remaining(_path(run, call)) if self._predictor else None
-            self._retention.call(run.name, CallEvent(str(index), "began", left), now)
+            self._tell(run, CallEvent(str(index), "began", left), now)
+            if self._shares:
+                self._shares.began(run.name, index, _path(run, call))
             self._cores.begin((run, index), call.wall_sec, call.cpu_sec, run.script.weight, now)
         if not turn.calls:
             self._push(self._coming, now + pause, run)
 
     def _call_ended(self, run: _Run, index: int, at: float) -> None:
+        call = run.script.turns[run.next - 1].calls[index]
         if self._predictor:
-            call = run.script.turns[run.next - 1].calls[index]
             self._predictor.observe(_path(run, call), at - run.ended)
-        self._retention.call(run.name, CallEvent(str(index), "ended"), at)
+        if self._shares:
+            self._shares.ended(run.name, index, _path(run, call), call.wall_sec)
+        self._tell(run, CallEvent(str(index), "ended"), at)
         run.open_calls -= 1
         if not run.open_calls:
             self._push(self._coming, at + self._machine.lag_sec, run)
+
+    def _tell(self, run: _Run, event: CallEvent, now: float) -> None:
+        if self._signals:
+            self._retention.call(run.name, event, now)
 
     def _close(self, session: str) -> None:
         """Nothing of a session is left."""

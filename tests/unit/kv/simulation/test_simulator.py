@@ -13,9 +13,10 @@ from agentcg.kv.policies import POLICIES
 from agentcg.kv.policies.pins import FixedTtl
 from agentcg.kv.reload import Transfer
 from agentcg.kv.simulation.cost import StepCost
+from agentcg.kv.simulation.machine import Machine
 from agentcg.kv.simulation.pool import Host
 from agentcg.kv.simulation.script import Arrival, Script, ToolCall, Turn, arrivals
-from agentcg.kv.simulation.simulator import Machine, simulate
+from agentcg.kv.simulation.simulator import simulate
 from agentcg.predict.duration import Predictor
 
 COST = StepCost(base_sec=1.0, prefill_sec=0.1, decode_sec=0.1)
