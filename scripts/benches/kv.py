@@ -9,128 +9,43 @@ sessions a second the clairvoyant finishes in the middle of a burst.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
-from math import inf
-from pathlib import Path
+from itertools import count
 from statistics import fmean
-from zlib import crc32
+from typing import Literal
 
-from agentcg.errors import InvalidInput
 from agentcg.kv.policies import POLICIES
-from agentcg.kv.policies.base import Policy
 from agentcg.kv.policies.pins import FixedTtl
 from agentcg.kv.policies.soft import Clairvoyant
-from agentcg.kv.simulation.recordings import import_script
-from agentcg.kv.simulation.script import Script, arrivals
-from agentcg.kv.simulation.simulator import Machine, Outcome, simulate
-from agentcg.predict.duration import Predictor
-from agentcg.trace.agentcgroup import find_attempts
+from agentcg.kv.simulation.machine import Outcome
+from agentcg.kv.simulation.shares import CpuShares, Rule, by_cache, shortest_first
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
-from benches.place import CHECKOUT
+from benches.kv_cells import CELLS, LOADS, PATIENCE, SEEDS, Cell, capacity, factor, mean, taught
 
-__all__ = ["BENCH", "UNITS", "Cell", "capacity", "measure_run"]
+__all__ = ["BENCH", "UNITS", "measure_run"]
 
-SESSIONS = 40
-"""How many come in a run."""
-SEEDS = 5
-LOADS = {"low": 0.25, "knee": 0.85, "overload": 1.2}
-POOLS = (130_000, 200_000, 400_000)
-"""Tokens: about 4, 6 and 12 sessions."""
-SETS = ("haiku", "local")
-SHARED_TOKENS = 12_000
-"""System prompt and tools, which all sessions of a set begin with; the shortest prompts have a thousand more."""
-HAIKU_OUTPUT_TOKENS = 150
-"""Its recordings do not have the counts: the median answer of the other set."""
-LOCAL_WAIT_SEC = 7.0
-"""Its Bash calls waited so long for a check by a language model before the command ran."""
 TTLS_SEC = (2.0, 8.0, 30.0, 60.0)
-PATIENCE = (1.0, 4.0)
 CONTENDED, UNCONTENDED = 3.0, 1.05
 """Stock computes the tokens so many times, or more; or fewer."""
 FINE = 2.0
 """A load is within the capacity while sessions take so many times as long as alone, or less."""
+CPU_LOADS = {0.9: 0.97, 1.2: 0.92}
+"""What is asked of the CPUs, and what weights are to make of the mean time of a session."""
+LIMIT_SEC, FULL_SEC = 3600.0, 4 * 3600.0
+"""Nothing here is a time of this machine, so it may take long."""
 UNITS = {
     "mean_jct_sec": "s",
     "p95_jct_sec": "s",
     "prefilled_tokens": "",
     "prefill_factor": "",
     "contended_jct_sec": "s",
+    "contended_p95_jct_sec": "s",
     "contended_prefilled_tokens": "",
     "uncontended_jct_sec": "s",
     "capacity_share": "",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A set of recordings on a pool."""
-
-    data_set: str
-    pool_tokens: int
-    reported: bool = True
-
-    @property
-    def scripts(self) -> Sequence[Script]:
-        """The half of the sessions that this cell is about, as far as they fit."""
-        own = self.pool_tokens + SHARED_TOKENS
-        return [script for script in _scripts(self.data_set)[self.reported] if script.context_tokens <= own]
-
-    def run(
-        self, policy: Policy, per_sec: float, seed: int, predictor: Predictor | None = None, *, knows_last: bool = True
-    ) -> Outcome:
-        """Let sessions come, and serve them all."""
-        sessions = arrivals(self.scripts, SESSIONS, per_sec, seed)
-        return simulate(sessions, _machine(self.pool_tokens), policy, predictor, knows_last=knows_last)
-
-
-def _machine(pool_tokens: int) -> Machine:
-    return Machine(pool_tokens, shared_tokens=SHARED_TOKENS)
-
-
-CELLS = [Cell(data_set, pool) for data_set in SETS for pool in POOLS]
-
-
-@cache
-def _scripts(data_set: str) -> tuple[list[Script], list[Script]]:
-    """Those to choose on, and those that are reported."""
-    traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup")
-    traces /= f"all_images_{data_set}"
-    if not traces.is_dir():
-        hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
-        raise InvalidInput("AGENTCG_TRACES", f"there is no {traces}", hint=hint)
-    found: tuple[list[Script], list[Script]] = ([], [])
-    for attempt in find_attempts(traces):
-        if (attempt / "turns.json").is_file():
-            script = (
-                import_script(attempt, output_tokens=HAIKU_OUTPUT_TOKENS)
-                if data_set == "haiku"
-                else import_script(attempt, wait_sec=LOCAL_WAIT_SEC)
-            )
-            found[crc32(attempt.parent.name.encode()) % 2].append(script)
-    return found
-
-
-def _taught(data_set: str) -> Predictor:
-    """A predictor that knows the other half's calls."""
-    predictor = Predictor()
-    for script in _scripts(data_set)[0]:
-        for turn in script.turns:
-            for call in turn.calls:
-                predictor.observe((call.tool, call.words, script.name), call.wall_sec)
-    return predictor
-
-
-@cache
-def capacity(cell: Cell) -> float:
-    """Return how many sessions a second come to their end in the middle of a burst."""
-    count = 3 * SESSIONS
-    burst = simulate(arrivals(cell.scripts, count, inf, 0), _machine(cell.pool_tokens), Clairvoyant(PATIENCE[-1]))
-    ends = sorted(burst.completion_sec.values())
-    first, last = count // 5, 4 * count // 5
-    return (last - first) / (ends[last] - ends[first])
 
 
 @cache
@@ -138,15 +53,7 @@ def _best_ttl(cell: Cell, load: str) -> float:
     """The time-to-live that serves the other half best."""
     other = replace(cell, reported=False)
     rate = LOADS[load] * capacity(other)
-    return min(TTLS_SEC, key=lambda ttl: _mean(other.run(FixedTtl(ttl), rate, seed=0)))
-
-
-def _mean(outcome: Outcome) -> float:
-    return fmean(outcome.completion_sec.values())
-
-
-def _factor(outcome: Outcome) -> float:
-    return outcome.prefilled_tokens / outcome.ideal_tokens
+    return min(TTLS_SEC, key=lambda ttl: mean(other.run(FixedTtl(ttl), rate, seed=0)))
 
 
 Runs = Callable[[Cell, str, float, int], Outcome]
@@ -160,7 +67,7 @@ def _policy(name: str) -> Runs:
 
 
 def _predicted(cell: Cell, load: str, per_sec: float, seed: int) -> Outcome:
-    return cell.run(POLICIES["soft_pins"](), per_sec, seed, _taught(cell.data_set))
+    return cell.run(POLICIES["soft_pins"](), per_sec, seed, taught(cell.data_set))
 
 
 def _best_fixed_ttl(cell: Cell, load: str, per_sec: float, seed: int) -> Outcome:
@@ -168,7 +75,7 @@ def _best_fixed_ttl(cell: Cell, load: str, per_sec: float, seed: int) -> Outcome
 
 
 def _clairvoyant(cell: Cell, load: str, per_sec: float, seed: int) -> Outcome:
-    return min((cell.run(Clairvoyant(patience), per_sec, seed) for patience in PATIENCE), key=_mean)
+    return min((cell.run(Clairvoyant(patience), per_sec, seed) for patience in PATIENCE), key=mean)
 
 
 ARMS: dict[str, Runs] = {name: _policy(name) for name in POLICIES if name not in ("fixed_ttl", "clairvoyant")} | {
@@ -176,47 +83,75 @@ ARMS: dict[str, Runs] = {name: _policy(name) for name in POLICIES if name not in
     "best_fixed_ttl": _best_fixed_ttl,
     "clairvoyant": _clairvoyant,
 }
+
+
+def _ours(rule: Rule | None = None, *, signals: bool = True) -> Runs:
+    """:param rule: how calls share the CPUs"""
+
+    def run(cell: Cell, load: str, per_sec: float, seed: int) -> Outcome:
+        shares = CpuShares(rule, taught(cell.data_set)) if rule else None
+        return cell.run(POLICIES["soft_pins"](), per_sec, seed, signals=signals, shares=shares)
+
+    return run
+
+
+CPU_ARMS: dict[str, Runs] = {
+    "lru": ARMS["lru"],
+    "unsignalled": _ours(signals=False),
+    "equal": _ours(),
+    "weights": _ours(by_cache),
+    "shortest": _ours(shortest_first),
+}
+HOST_ARMS = {name: ARMS[name] for name in ("lru", "ski_rental", "continuum", "soft_pins", "clairvoyant")}
 CAPACITY_ARMS = ("lru", "ski_rental", "continuum", "evict_latest", "soft_pins", "clairvoyant")
 
 
 @cache
-def measure_run(arm: str, load: str, cell: Cell, seed: int) -> Outcome:
+def measure_run(run: Runs, load: str, cell: Cell, seed: int) -> Outcome:
     """Return what an arm makes of a load."""
-    return ARMS[arm](cell, load, LOADS[load] * capacity(cell), seed)
+    return run(cell, load, LOADS[load] * capacity(cell), seed)
 
 
-def _at_load(arm: str, load: str, cell: Cell, seed: int) -> dict[str, float | None]:
-    outcome = measure_run(arm, load, cell, seed)
-    stock = _factor(measure_run("lru", load, cell, seed))
+def _at_load(run: Runs, load: str, cell: Cell, seed: int) -> dict[str, float | None]:
+    outcome = measure_run(run, load, cell, seed)
+    stock = factor(measure_run(ARMS["lru"], load, cell, seed))
     times = sorted(outcome.completion_sec.values())
+    p95 = times[round(0.95 * (len(times) - 1))]
+    contended = stock >= CONTENDED
     return {
         "mean_jct_sec": fmean(times),
-        "p95_jct_sec": times[round(0.95 * (len(times) - 1))],
+        "p95_jct_sec": p95,
         "prefilled_tokens": outcome.prefilled_tokens,
-        "prefill_factor": _factor(outcome),
-        "contended_jct_sec": fmean(times) if stock >= CONTENDED else None,
-        "contended_prefilled_tokens": outcome.prefilled_tokens if stock >= CONTENDED else None,
+        "prefill_factor": factor(outcome),
+        "contended_jct_sec": fmean(times) if contended else None,
+        "contended_p95_jct_sec": p95 if contended else None,
+        "contended_prefilled_tokens": outcome.prefilled_tokens if contended else None,
         "uncontended_jct_sec": fmean(times) if stock < UNCONTENDED else None,
     }
 
 
 @cache
 def _alone_sec(cell: Cell, seed: int) -> float:
-    return _mean(cell.run(POLICIES["lru"](), 1e-6, seed))
+    return mean(cell.run(POLICIES["lru"](), 1e-6, seed))
 
 
-def _capacity_share(arm: str, cell: Cell, seed: int) -> dict[str, float | None]:
+def _capacity_share(run: Runs, load: str, cell: Cell, seed: int) -> dict[str, float | None]:
     """The highest load at which sessions take no more than twice as long as alone, by halving."""
     low, high = 0.0, 2.0
     for _ in range(6):
-        load = (low + high) / 2
-        fine = _mean(ARMS[arm](cell, "knee", load * capacity(cell), seed)) <= FINE * _alone_sec(cell, seed)
-        low, high = (load, high) if fine else (low, load)
+        tried = (low + high) / 2
+        fine = mean(run(cell, load, tried * capacity(cell), seed)) <= FINE * _alone_sec(cell, seed)
+        low, high = (tried, high) if fine else (low, tried)
     return {"capacity_share": low}
 
 
-def _prepare(measure: Callable[[Cell, int], dict[str, float | None]], stage: Stage) -> Repetition:
-    rounds = iter([(cell, seed) for seed in range(1, SEEDS + 1) for cell in CELLS])
+def _prepare(
+    measure: Callable[[str, Cell, int], dict[str, float | None]],
+    loads: Sequence[str],
+    cells: Sequence[Cell],
+    stage: Stage,
+) -> Repetition:
+    rounds = ((load, cell, seed) for seed in count(1) for cell in cells for load in loads)
 
     def repeat() -> Mapping[str, float | None]:
         return measure(*next(rounds))
@@ -224,14 +159,31 @@ def _prepare(measure: Callable[[Cell, int], dict[str, float | None]], stage: Sta
     return repeat
 
 
-def _arms(load: str) -> Sequence[Arm]:
+def _arms(part: str, arms: Mapping[str, Runs], loads: Sequence[str], cells: Sequence[Cell] = CELLS) -> Sequence[Arm]:
     # The first round finds out what the cell can do, on anybody's time.
-    return [Arm(f"{name}.{load}", partial(_prepare, partial(_at_load, name, load)), limit_sec=180) for name in ARMS]
+    return [
+        Arm(f"{name}.{part}", partial(_prepare, partial(_at_load, run), loads, cells), limit_sec=LIMIT_SEC)
+        for name, run in arms.items()
+    ]
+
+
+def _cpu_arms(cpu_load: float) -> Sequence[Arm]:
+    # The other set's calls need next to nothing of a CPU.
+    cells = [Cell("haiku", pool_tokens, cpu_load=cpu_load) for pool_tokens in (130_000, 200_000)]
+    return _arms(f"cpu-{cpu_load}", CPU_ARMS, ("knee", "overload"), cells)
+
+
+def _host_arms() -> Sequence[Arm]:
+    return _arms("host", HOST_ARMS, ("knee", "overload"), [replace(cell, host=True) for cell in CELLS])
 
 
 def _capacity_arms() -> Sequence[Arm]:
     return [
-        Arm(f"{name}.capacity", partial(_prepare, partial(_capacity_share, name)), limit_sec=180)
+        Arm(
+            f"{name}.capacity",
+            partial(_prepare, partial(_capacity_share, ARMS[name]), ("knee",), CELLS),
+            limit_sec=LIMIT_SEC,
+        )
         for name in CAPACITY_ARMS
     ]
 
@@ -269,18 +221,49 @@ def _ratios(load: str) -> list[Ratio]:
     ]
 
 
+def _cpu_ratios(cpu_load: float, weights: float) -> list[Ratio]:
+    def over(name: str, of: str, to: str, goal: float | None, metric: str = "contended_jct_sec") -> Ratio:
+        part = f"cpu-{cpu_load}"
+        return Ratio(f"{name}.{part}", f"{of}.{part}", f"{to}.{part}", metric=metric, goal=goal, summary="geometric")
+
+    return [
+        over("weights_over_equal", "weights", "equal", weights),
+        over("weights_over_equal_p95", "weights", "equal", 1.05, "contended_p95_jct_sec"),
+        over("shortest_over_equal", "shortest", "equal", None),
+        over("shortest_over_equal_p95", "shortest", "equal", None, "contended_p95_jct_sec"),
+        over("weights_over_shortest", "weights", "shortest", None),
+        over("signals_over_none", "equal", "unsignalled", 1.02, "mean_jct_sec"),
+        over("ours_over_stock_mean_jct", "equal", "lru", None, "mean_jct_sec"),
+    ]
+
+
+def _host_ratios() -> list[Ratio]:
+    def over(to: str, goal: float | None = None, summary: Literal["geometric", "max"] = "geometric") -> Ratio:
+        name = ("worst_" if summary == "max" else "") + f"ours_over_{to}_mean_jct.host"
+        return Ratio(name, "soft_pins.host", f"{to}.host", "mean_jct_sec", goal, summary=summary)
+
+    return [over("lru", 1.02), over("lru", 1.02, "max"), over("ski_rental"), over("continuum"), over("clairvoyant")]
+
+
 BENCH = Bench(
     name="kv",
     summary="which sessions' caches are kept: policies on simulated servers",
     parts=(
-        Part("low", partial(_arms, "low"), vm=None, quick_sec=8, full_sec=120),
-        Part("knee", partial(_arms, "knee"), vm=None, quick_sec=15, full_sec=200),
-        Part("overload", partial(_arms, "overload"), vm=None, quick_sec=15, full_sec=200),
-        Part("capacity", _capacity_arms, vm=None, quick_sec=0, full_sec=150),
+        Part("low", partial(_arms, "low", ARMS, ("low",)), vm=None, quick_sec=8, full_sec=FULL_SEC),
+        Part("knee", partial(_arms, "knee", ARMS, ("knee",)), vm=None, quick_sec=15, full_sec=FULL_SEC),
+        Part("overload", partial(_arms, "overload", ARMS, ("overload",)), vm=None, quick_sec=15, full_sec=FULL_SEC),
+        Part("capacity", _capacity_arms, vm=None, quick_sec=0, full_sec=FULL_SEC),
+        *(
+            Part(f"cpu-{cpu_load}", partial(_cpu_arms, cpu_load), vm=None, quick_sec=0, full_sec=FULL_SEC)
+            for cpu_load in CPU_LOADS
+        ),
+        Part("host", _host_arms, vm=None, quick_sec=0, full_sec=FULL_SEC),
     ),
     units=UNITS,
     ratios=(
         *(ratio for load in LOADS for ratio in _ratios(load)),
+        *(ratio for cpu_load, goal in CPU_LOADS.items() for ratio in _cpu_ratios(cpu_load, goal)),
+        *_host_ratios(),
         *(
             Ratio(
                 f"capacity_over_{to}",
