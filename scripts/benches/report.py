@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from agentcg.statistics import Estimate, median_difference, median_of, median_quotient, share_removed, summary_of
 from benches.harness import Bench, Measured, Ratio
-from benches.stats import Estimate, median_difference, median_of, median_quotient, share_removed, summary_of
 
 __all__ = ["print_table", "result"]
 
