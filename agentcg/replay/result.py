@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from agentcg.jsonkeys import camel_keys
+from agentcg.jsonkeys import camel_keys, snake_keys
+from agentcg.trace.source import convert
 
-__all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State", "latency", "to_json"]
+__all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State"]
+__all__ += ["arm_from_json", "arm_to_json", "latency", "to_json"]
 
 ArmName: TypeAlias = str
 """``none`` and ``agentcg`` are those of ``agentcg replay``; a bench has more."""
@@ -106,10 +108,17 @@ def latency(seconds: Sequence[float]) -> Latency:
 
 def to_json(results: Sequence[ArmResult], **run: Any) -> dict[str, Any]:
     """Return the result of a whole run, ready for JSON. ``run`` describes it."""
-    arms = []
-    for result in results:
-        arm = camel_keys(dataclasses.asdict(result))
-        for session, value in zip(arm["sessions"], result.sessions, strict=True):
-            session["ratio"] = value.ratio
-        arms.append(arm)
-    return {"type": "agentcg.replay", "version": 1, **camel_keys(run), "arms": arms}
+    return {"type": "agentcg.replay", "version": 1, **camel_keys(run), "arms": [arm_to_json(arm) for arm in results]}
+
+
+def arm_to_json(result: ArmResult) -> dict[str, Any]:
+    """Return how one arm went, ready for JSON."""
+    arm: dict[str, Any] = camel_keys(dataclasses.asdict(result))
+    for session, value in zip(arm["sessions"], result.sessions, strict=True):
+        session["ratio"] = value.ratio
+    return arm
+
+
+def arm_from_json(place: str, arm: dict[str, Any]) -> ArmResult:
+    """Return what :func:`arm_to_json` was given. :raises InvalidInput: naming the field that is wrong"""
+    return convert(place, snake_keys(arm), ArmResult)

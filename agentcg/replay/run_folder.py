@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: what it is, what has finished so far, and the events of each arm of each round.
+
+What has finished is there to stay, whenever the run ends: a line is appended when its events are on disk, and only a
+whole line counts. docs/replay.md describes the files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.replay.events import Event, decode, encode
+from agentcg.replay.result import ArmResult, arm_from_json, arm_to_json
+from agentcg.trace.source import convert, load
+
+__all__ = ["FinishedArm", "Mode", "Run", "RunDescription", "RunFolder", "SessionDescription", "open_run", "read_run"]
+
+VERSION = 1
+Mode = Literal["live", "simulated"]
+
+_DESCRIPTION, _RESULTS, _EVENTS = "run.json", "results.jsonl", "events"
+_T = TypeVar("_T")
+
+
+class SessionDescription(msgspec.Struct, frozen=True, rename="camel"):
+    """A session that takes part in every round. Sizes are bytes."""
+
+    name: str
+    recording: str
+    protected: bool
+    reserve: int | None
+    peak: int
+    recorded_sec: float
+    calls: int
+
+
+class RunDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", tag="agentcg.run"):
+    """What a run is: everything that its results depend on."""
+
+    version: int = VERSION
+    mode: Mode
+    created: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    """When it began, an ISO time."""
+    agentcg: str
+    """The version of agentcg."""
+    kernel: str
+    cpus: float
+    machine: str
+    memory_max: int
+    """What all sessions have together, bytes."""
+    speed: float
+    seed: int
+    rounds: int
+    arms: list[str]
+    sessions: list[SessionDescription] | None
+    """None where each round draws its own."""
+    options: dict[str, Any]
+
+
+class _ResultLine(msgspec.Struct, rename="camel"):
+    round: int
+    arm: str
+    result: dict[str, Any]
+    wall_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedArm:
+    """One arm in one round."""
+
+    round: int
+    arm: str
+    result: ArmResult
+    wall_sec: float
+    """What it took on the machine that ran or simulated it."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A run as far as it has come."""
+
+    path: Path
+    description: RunDescription
+    results: list[FinishedArm]
+    """In the order in which they finished."""
+    warnings: list[str] = field(default_factory=list)
+
+    def events(self, number: int, arm: str) -> Iterator[Event]:
+        """Yield what happened in an arm that has finished, by time. :raises InvalidInput: naming the line that is wrong
+
+        :param number: of the round, from 0
+        """
+        path = self.path / _EVENTS / _events_name(number, arm)
+        try:
+            with path.open("rb") as file:
+                for at, line in enumerate(file, 1):
+                    yield decode(f"{path}:{at}", line)
+        except OSError as error:
+            raise InvalidInput(str(path), f"cannot be read: {error.strerror}") from None
+
+
+class RunFolder:
+    """A run that is being written.
+
+    :param results: what had finished before
+    """
+
+    def __init__(self, path: Path, results: Sequence[FinishedArm]) -> None:
+        self.path = path
+        self.results = list(results)
+
+    def has(self, number: int, arm: str) -> bool:
+        """Whether an arm of a round has finished."""
+        return any((done.round, done.arm) == (number, arm) for done in self.results)
+
+    def append(self, done: FinishedArm, events: Sequence[Event]) -> None:
+        """Keep what has finished, and what happened in it. It is on disk afterwards."""
+        ordered = sorted(events, key=lambda event: event.t)
+        line = _ResultLine(done.round, done.arm, arm_to_json(done.result), done.wall_sec)
+        text = msgspec.json.encode(line) + b"\n"
+        name = _events_name(done.round, done.arm)
+
+        def write() -> None:
+            (self.path / _EVENTS).mkdir(exist_ok=True)
+            _write(self.path / _EVENTS / name, "wb", b"".join(map(encode, ordered)))
+            _write(self.path / _RESULTS, "ab", text)
+
+        _try(self.path, write)
+        self.results.append(done)
+
+
+def open_run(path: Path, description: RunDescription, *, resume: bool = False) -> RunFolder:
+    """Begin a run in ``path``, or go on with the one that is there.
+
+    :param resume: go on with the same run, if one is there
+    :raises InvalidInput: if another run is there, or without ``resume`` any; naming what differs
+    """
+    _check_names(description.arms)
+    if not (path / _DESCRIPTION).exists():
+
+        def begin() -> None:
+            path.mkdir(parents=True, exist_ok=True)
+            _write(path / f"{_DESCRIPTION}.new", "wb", msgspec.json.format(msgspec.json.encode(description)) + b"\n")
+            os.replace(path / f"{_DESCRIPTION}.new", path / _DESCRIPTION)
+
+        _try(path, begin)
+        return RunFolder(path, [])
+    if not resume:
+        raise InvalidInput(str(path), "a run is there already", hint="go on with it by --resume, or choose another -o")
+    run = read_run(path)
+    there, wanted = (_comparable(value) for value in (run.description, description))
+    if different := _difference(there, wanted):
+        where, was, now = different
+        raise InvalidInput(
+            f"{path / _DESCRIPTION}: {where}",
+            f"is {_shown(was)} in the run that is there, and {_shown(now)} now",
+            hint="resume a run by its own command, or choose another -o",
+        )
+    _cut_torn(path / _RESULTS)
+    return RunFolder(path, run.results)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run. Of one that was interrupted, a last line that is torn is left out, and ``warnings`` says so.
+
+    :raises InvalidInput: naming the file and the field that is wrong
+    """
+    file = path / _DESCRIPTION
+    description = load(file, RunDescription, hint="a run's folder is what -o named")
+    if description.version != VERSION:
+        raise InvalidInput(
+            f"{file}: version",
+            f"the run has format version {description.version}, this agentcg reads version {VERSION}",
+            hint="read it with the agentcg that wrote it, or a newer one",
+        )
+    run = Run(path, description, [])
+    results = path / _RESULTS
+    text = _try(results, results.read_bytes) if results.exists() else b""
+    *lines, torn = text.split(b"\n")
+    if torn:
+        run.warnings.append(f"{results}:{len(lines) + 1}: the line is cut off, and left out")
+    for number, line in enumerate(lines, 1):
+        run.results.append(_finished(f"{results}:{number}", line))
+    return run
+
+
+def _finished(place: str, line: bytes) -> FinishedArm:
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(place, f"not JSON: {error}") from None
+    found = convert(place, value, _ResultLine)
+    return FinishedArm(found.round, found.arm, arm_from_json(f"{place}: result", found.result), found.wall_sec)
+
+
+def _cut_torn(path: Path) -> None:
+    """Remove what stands behind the last whole line."""
+    if path.exists():
+        whole, newline, _ = path.read_bytes().rpartition(b"\n")
+        _try(path, lambda: os.truncate(path, len(whole + newline)))
+
+
+def _events_name(number: int, arm: str) -> str:
+    return f"{number}-{re.sub(r'[^A-Za-z0-9_.-]', '-', arm)}.jsonl"
+
+
+def _check_names(arms: Sequence[str]) -> None:
+    taken: dict[str, str] = {}
+    for arm in arms:
+        other = taken.setdefault(_events_name(0, arm), arm)
+        if other != arm:
+            raise InvalidInput(
+                "--arm", f"{other} and {arm} would have the same file", hint="rename one of the policies"
+            )
+
+
+def _comparable(description: RunDescription) -> Any:
+    """The description as JSON has it, without what may differ in a run that is gone on with."""
+    value = msgspec.json.decode(msgspec.json.encode(description))
+    del value["created"]
+    return value
+
+
+def _difference(there: Any, wanted: Any, where: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first place where two values differ, and what stands there in each."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        inner = [(f"{where}.{key}".lstrip("."), there.get(key), wanted.get(key)) for key in {**there, **wanted}]
+    elif isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
+        inner = [(f"{where}[{at}]", was, now) for at, (was, now) in enumerate(zip(there, wanted, strict=True))]
+    else:
+        return None if there == wanted else (where, there, wanted)
+    return next((found for place, was, now in inner if (found := _difference(was, now, place))), None)
+
+
+def _shown(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _write(path: Path, mode: Literal["wb", "ab"], text: bytes) -> None:
+    with path.open(mode) as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _try(path: Path, what: Callable[[], _T]) -> _T:
+    try:
+        return what()
+    except OSError as error:
+        raise AgentcgError(f"{error.filename or path}: {error.strerror}", hint="choose another -o") from None
