@@ -19,10 +19,18 @@ from agentcg.errors import AgentcgError, Unsupported
 from agentcg.kernel.sys import set_parent_death_signal
 from agentcg.units import format_size
 
-__all__ = ["own_cgroup", "warm_up"]
+__all__ = ["describe_machine", "own_cgroup", "warm_up"]
 
 WARM_MAX = 16 << 30
 WARM_LEFT = 384 << 20
+
+
+def describe_machine() -> str:
+    """Return what this machine is, in one line."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = models[0].partition(":")[2].strip() if models else os.uname().machine
+    memory = psutil.virtual_memory().total / (1 << 30)
+    return f"{len(os.sched_getaffinity(0))} CPUs ({model}), {memory:.1f} GiB of memory"
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import NoReturn
 from rich.console import Console
 
 from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.replay.host import describe_machine
 from benches import place, report
 from benches.harness import Arm, Bench, Measured, Part, Plan, measure
 
@@ -120,7 +121,7 @@ def _tell_time(bench: Bench, parts: Sequence[Part], options: argparse.Namespace)
 
 
 def _measure_here(part: Part, plan: Plan, options: argparse.Namespace) -> Measured:
-    measured = Measured(part.name, place.describe(), os.uname().release)
+    measured = Measured(part.name, describe_machine(), os.uname().release)
     if place.is_vm():
         place.touch_memory()
     measure(chosen_arms(part, options), plan, measured, _say, lambda: _keep(measured, options.raw))
@@ -149,7 +150,7 @@ def _measure_in_vm(bench: Bench, part: Part, plan: Plan, options: argparse.Names
         measured.notes.append(f"in the part {part.name} the machine died after {measured.rounds} rounds")
         if found is None or not found.rounds or measured.rounds >= plan.n:
             break
-    measured.machine = f"virtual machine with {measured.machine}, on a host with {place.describe()}"
+    measured.machine = f"virtual machine with {measured.machine}, on a host with {describe_machine()}"
     return measured
 
 

@@ -16,7 +16,7 @@ import psutil
 from agentcg.cgroup.delegate import find_mounts
 from agentcg.errors import AgentcgError
 
-__all__ = ["CHECKOUT", "busy", "can_enforce", "describe", "is_vm", "run_in_vm", "touch_memory"]
+__all__ = ["CHECKOUT", "busy", "can_enforce", "is_vm", "run_in_vm", "touch_memory"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -24,14 +24,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def is_vm() -> bool:
     """Whether this is the machine of scripts/vm, which says so in the environment."""
     return "AGENTCG_VM" in os.environ
-
-
-def describe() -> str:
-    """Return what this machine is, in one line."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    model = models[0].partition(":")[2].strip() if models else os.uname().machine
-    memory = psutil.virtual_memory().total / (1 << 30)
-    return f"{len(os.sched_getaffinity(0))} CPUs ({model}), {memory:.1f} GiB of memory"
 
 
 def busy() -> str | None:
