@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from agentcg.errors import InvalidInput
 
-__all__ = ["ArmKind", "ArmSpec", "parse_arm"]
+__all__ = ["ArmKind", "ArmSpec", "parse_arm", "title_of"]
 
 ArmKind = Literal["none", "static", "high-only", "psi-loop", "agentcg"]
 """``none``: one limit for all, and nothing else. ``static``: memory.max, an equal part for each. ``high-only``:
@@ -36,3 +36,8 @@ def parse_arm(text: str) -> ArmSpec:
         return ArmSpec(text, "agentcg", policy)
     hint = f"there are {', '.join(get_args(ArmKind))}, and agentcg=POLICY"
     raise InvalidInput("--arm", f"there is no arm {text[:80]!r}", hint=hint)
+
+
+def title_of(name: str) -> str:
+    """Return an arm's name as people read it."""
+    return {"none": "without agentcg", "agentcg": "with agentcg"}.get(name, name)

@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded sessions side by side, with real processes, under one limit: once for each arm."""
+"""Recorded sessions side by side, with real processes, under one limit: once for each arm of each round."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agentcg.cgroup import files
-from agentcg.cgroup.node import Inner
 from agentcg.cgroup.usage import read_usage
 from agentcg.errors import AgentcgError
-from agentcg.replay.arms import AgentcgArm, Arm, NoArm
+from agentcg.replay.agentcg_arm import AgentcgArm
+from agentcg.replay.arm_spec import ArmSpec, title_of
+from agentcg.replay.arms import Arm, ObservedArm, Scene
+from agentcg.replay.event_log import EventLog
 from agentcg.replay.host import own_cgroup, warm_up
 from agentcg.replay.load import load_path
+from agentcg.replay.plain_arms import KnobArm, LoopArm, PlainArm, high_only, static
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmName, ArmResult
+from agentcg.replay.rounds import turns
+from agentcg.replay.run_folder import FinishedArm, RunFolder
+from agentcg.replay.sampler import sampled
 from agentcg.replay.session import SessionReplay
 
 __all__ = ["Options", "Progress", "replay", "run_arm"]
@@ -33,10 +41,12 @@ class Options:
 
     memory_max: int
     """What all sessions have together, bytes."""
-    arms: tuple[ArmName, ...] = ("none", "agentcg")
+    arms: tuple[ArmSpec, ...] = ()
+    rounds: int = 1
+    seed: int = 0
+    """Of the order of the arms."""
     speed: float = 20.0
     """Recorded seconds, and CPU seconds, per second."""
-    policy: str = "default"
     timeout_sec: float = 600.0
     """For each arm."""
     warm_up: bool = False
@@ -45,45 +55,90 @@ class Options:
 
 
 def replay(
-    plans: Sequence[SessionPlan], options: Options, progress: Progress = lambda text, share: None
-) -> list[ArmResult]:
-    """Replay the sessions under each arm in turn, and return how that went. Everything made for it is removed.
+    plans: Sequence[SessionPlan],
+    options: Options,
+    folder: RunFolder,
+    progress: Progress = lambda text, share: None,
+) -> None:
+    """Replay the sessions under each arm in each round, except what has finished already, and put how that went into
+    ``folder``. Everything made for it is removed.
 
     :raises Unsupported: where this host cannot enforce limits
     :raises AgentcgError: if an arm cannot be set up, or it was interrupted by SIGTERM
     """
+    due = turns(options.arms, options.rounds, options.seed)
+    if all(folder.has(number, arm.name) for number, arm in due):
+        return
     program = load_path()
     with own_cgroup() as (parent, directory):
         if options.warm_up:
             warm_up(program, lambda text: progress(text, 0.0))
-        return asyncio.run(_arms(parent, directory, plans, options, program, progress))
+        scene = Scene(parent, directory, options.memory_max, plans)
+        asyncio.run(_take_turns(due, scene, options, program, folder, progress))
 
 
-async def _arms(
-    parent: Inner,
-    directory: str,
-    plans: Sequence[SessionPlan],
+async def _take_turns(
+    due: Sequence[tuple[int, ArmSpec]],
+    scene: Scene,
     options: Options,
     program: str,
+    folder: RunFolder,
     progress: Progress,
-) -> list[ArmResult]:
+) -> None:
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    results = []
     try:
-        for name in options.arms:
-            arm: Arm = (
-                AgentcgArm(parent, directory, options.memory_max, options.policy)
-                if name == "agentcg"
-                else NoArm(parent, options.memory_max)
-            )
-            async with arm:
-                results.append(await run_arm(name, arm, plans, options, program, progress))
-            if not parent.remove_tree(name):
-                raise AgentcgError(f"{directory}/{name} stays busy", hint="see which processes are in it")
+        for at, (number, spec) in enumerate(due):
+            if not folder.has(number, spec.name):
+                share = partial(_share_of_all, progress, at, len(due), _round_of(number, options.rounds))
+                await _take_turn(number, spec, scene, options, program, folder, share)
     except asyncio.CancelledError:
-        raise AgentcgError("the replay was interrupted; what it had made is removed") from None
-    return results
+        hint = f"go on with {folder.path} by --resume" if folder.path else ""
+        raise AgentcgError("the replay was interrupted; what it had made is removed", hint=hint) from None
+
+
+def _round_of(number: int, rounds: int) -> str:
+    return f"round {number + 1} of {rounds}, " if rounds > 1 else ""
+
+
+def _share_of_all(progress: Progress, at: int, count: int, where: str, text: str, share: float) -> None:
+    progress(where + text, (at + share) / count)
+
+
+async def _take_turn(
+    number: int,
+    spec: ArmSpec,
+    scene: Scene,
+    options: Options,
+    program: str,
+    folder: RunFolder,
+    progress: Progress,
+) -> None:
+    began = time.monotonic()
+    arm = make_arm(spec, scene)
+    async with arm:
+        log = EventLog()
+        async with sampled(arm, [plan.name for plan in scene.plans], log):
+            result = await run_arm(spec.name, arm, scene.plans, options, program, progress, log)
+    arm.tell_controls(log)
+    if not scene.parent.remove_tree(arm.node.name):
+        raise AgentcgError(f"{scene.directory}/{arm.node.name} stays busy", hint="see which processes are in it")
+    folder.append(FinishedArm(number, spec.name, result, time.monotonic() - began), log.events)
+
+
+def make_arm(spec: ArmSpec, scene: Scene) -> ObservedArm:
+    """Return the arm that was asked for."""
+    match spec.kind:
+        case "none":
+            return PlainArm(scene)
+        case "static":
+            return KnobArm(scene, static)
+        case "high-only":
+            return KnobArm(scene, high_only)
+        case "psi-loop":
+            return LoopArm(scene, by_pressure=True)
+        case "agentcg":
+            return AgentcgArm(scene, spec.policy, watches=True)
 
 
 async def run_arm(
@@ -93,22 +148,26 @@ async def run_arm(
     options: Options,
     program: str,
     progress: Progress = lambda text, share: None,
+    log: EventLog | None = None,
 ) -> ArmResult:
     """Replay the sessions side by side in an arm that has been entered, and return how that went.
 
     :param program: the path of ``agentcg-load``
+    :param log: is told what happens
     """
+    log = log or EventLog()
     loop = asyncio.get_running_loop()
     began = loop.time()
     sessions = [
-        SessionReplay(plan, speed=options.speed, program=program, options=options.load_options) for plan in plans
+        SessionReplay(plan, speed=options.speed, program=program, log=log, options=options.load_options)
+        for plan in plans
     ]
     tasks = [asyncio.create_task(session.run(arm)) for session in sessions]
     try:
         left = set(tasks)
         while left and loop.time() - began < options.timeout_sec:
             _, left = await asyncio.wait(left, timeout=_TOLD_SEC)
-            progress(_label(name), min(session.shown() for session in sessions))
+            progress(title_of(name), min(session.shown() for session in sessions))
     finally:
         for task in tasks:
             task.cancel()
@@ -126,7 +185,3 @@ async def run_arm(
         memory_peak=None if peak is None else int(peak),
         oom_kills=read_usage(arm.node, 0.0).oom_kills,
     )
-
-
-def _label(name: ArmName) -> str:
-    return {"agentcg": "with agentcg", "none": "without agentcg"}.get(name, name)

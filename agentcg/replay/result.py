@@ -106,9 +106,10 @@ def latency(seconds: Sequence[float]) -> Latency:
     return Latency(len(ordered), rank(0.5), rank(0.95), ordered[-1], sum(ordered))
 
 
-def to_json(results: Sequence[ArmResult], **run: Any) -> dict[str, Any]:
-    """Return the result of a whole run, ready for JSON. ``run`` describes it."""
-    return {"type": "agentcg.replay", "version": 1, **camel_keys(run), "arms": [arm_to_json(arm) for arm in results]}
+def to_json(results: Sequence[tuple[int, ArmResult]], **run: Any) -> dict[str, Any]:
+    """Return the result of a whole run, ready for JSON: each arm with the number of its round. ``run`` describes it."""
+    arms = [{"round": number, **arm_to_json(arm)} for number, arm in results]
+    return {"type": "agentcg.replay", "version": 1, **camel_keys(run), "arms": arms}
 
 
 def arm_to_json(result: ArmResult) -> dict[str, Any]:

@@ -111,10 +111,11 @@ class Run:
 class RunFolder:
     """A run that is being written.
 
+    :param path: None if its results are not to be kept on disk
     :param results: what had finished before
     """
 
-    def __init__(self, path: Path, results: Sequence[FinishedArm]) -> None:
+    def __init__(self, path: Path | None = None, results: Sequence[FinishedArm] = ()) -> None:
         self.path = path
         self.results = list(results)
 
@@ -123,19 +124,22 @@ class RunFolder:
         return any((done.round, done.arm) == (number, arm) for done in self.results)
 
     def append(self, done: FinishedArm, events: Sequence[Event]) -> None:
-        """Keep what has finished, and what happened in it. It is on disk afterwards."""
-        ordered = sorted(events, key=lambda event: event.t)
-        line = _ResultLine(done.round, done.arm, arm_to_json(done.result), done.wall_sec)
-        text = msgspec.json.encode(line) + b"\n"
-        name = _events_name(done.round, done.arm)
-
-        def write() -> None:
-            (self.path / _EVENTS).mkdir(exist_ok=True)
-            _write(self.path / _EVENTS / name, "wb", b"".join(map(encode, ordered)))
-            _write(self.path / _RESULTS, "ab", text)
-
-        _try(self.path, write)
+        """Keep what has finished, and what happened in it. With a path it is on disk afterwards."""
+        if self.path is not None:
+            _append(self.path, done, sorted(events, key=lambda event: event.t))
         self.results.append(done)
+
+
+def _append(path: Path, done: FinishedArm, events: Sequence[Event]) -> None:
+    line = _ResultLine(done.round, done.arm, arm_to_json(done.result), done.wall_sec)
+    text = msgspec.json.encode(line) + b"\n"
+
+    def write() -> None:
+        (path / _EVENTS).mkdir(exist_ok=True)
+        _write(path / _EVENTS / _events_name(done.round, done.arm), "wb", b"".join(map(encode, events)))
+        _write(path / _RESULTS, "ab", text)
+
+    _try(path, write)
 
 
 def open_run(path: Path, description: RunDescription, *, resume: bool = False) -> RunFolder:
@@ -153,7 +157,7 @@ def open_run(path: Path, description: RunDescription, *, resume: bool = False) -
             os.replace(path / f"{_DESCRIPTION}.new", path / _DESCRIPTION)
 
         _try(path, begin)
-        return RunFolder(path, [])
+        return RunFolder(path)
     if not resume:
         raise InvalidInput(str(path), "a run is there already", hint="go on with it by --resume, or choose another -o")
     run = read_run(path)

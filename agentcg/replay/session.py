@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from agentcg.errors import AgentcgError
 from agentcg.replay.arms import Arm, Place, Verdict
+from agentcg.replay.event_log import EventLog
+from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded
 from agentcg.replay.follower import Follower, Growth
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
 from agentcg.replay.result import CallResult, SessionResult, State, latency
@@ -22,11 +24,14 @@ class SessionReplay:
     """The replay of one session.
 
     :param program: the path of ``agentcg-load``
-    :param options: more options of that
+    :param log: is told what happens
+    :param options: more options of the program
     """
 
-    def __init__(self, plan: SessionPlan, *, speed: float, program: str, options: Sequence[str] = ()) -> None:
-        self.plan, self._speed, self._program, self._options = plan, speed, program, options
+    def __init__(
+        self, plan: SessionPlan, *, speed: float, program: str, log: EventLog, options: Sequence[str] = ()
+    ) -> None:
+        self.plan, self._speed, self._program, self._log, self._options = plan, speed, program, log, options
         self.started_calls = 0
         self.failed: list[CallResult] = []
         self.state: State | None = None
@@ -48,8 +53,15 @@ class SessionReplay:
 
     async def run(self, arm: Arm) -> None:
         """Replay it to its end, or until its agent dies. When cancelled it ends what it started."""
-        loop = asyncio.get_running_loop()
-        self._began = loop.time()
+        self._began = asyncio.get_running_loop().time()
+        self._log.tell(SessionBegan(self._log.now(), self.plan.name))
+        try:
+            await self._run_in(arm)
+        finally:
+            # One that was cancelled before it had a place has no state yet.
+            self._log.tell(SessionEnded(self._log.now(), self.plan.name, self.state or "timed_out", self._reason))
+
+    async def _run_in(self, arm: Arm) -> None:
         try:
             place = await arm.open(self.plan)
         except AgentcgError as error:
@@ -98,6 +110,7 @@ class SessionReplay:
     def _agent_died(self, status: int, agent: Follower) -> None:
         if status == -signal.SIGKILL:
             self._oom_agent += 1
+            self._log.tell(Killed(self._log.now(), self.plan.name, None, "the OOM killer ended its agent"))
             self._finish("died", "the OOM killer ended its agent")
         else:
             self._finish("died", f"its agent ended with status {status}: {agent.trouble or 'unexpectedly'}")
@@ -113,6 +126,7 @@ class SessionReplay:
 
     def _start(self, place: Place, call: PlannedCall) -> None:
         self.started_calls += 1
+        self._log.tell(CallBegan(self._log.now(), self.plan.name, call.id, call.tool, call.command))
         task = asyncio.create_task(self._call(place, call))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -125,11 +139,19 @@ class SessionReplay:
             verdict = Verdict("refused", str(error))
         finally:
             self._oom_call += bool(verdict.oom_kills)
+            self._tell_end(call, verdict)
             if verdict.outcome != "ok":
                 self.failed.append(CallResult(call.id, call.command, verdict.outcome, verdict.advice))
             if self._schedule is not None:
                 self._schedule.call_ended(call.id, asyncio.get_running_loop().time(), killed=verdict.outcome != "ok")
             self._wake.set()
+
+    def _tell_end(self, call: PlannedCall, verdict: Verdict) -> None:
+        now, name = self._log.now(), self.plan.name
+        if verdict.oom_kills:
+            self._log.tell(Killed(now, name, call.id, "the OOM killer ended it"))
+        known = (verdict.peak, verdict.cpu_sec, verdict.frozen_sec)
+        self._log.tell(CallEnded(now, name, call.id, verdict.outcome, verdict.advice, *known))
 
     async def _live(self, place: Place, call: PlannedCall) -> Verdict:
         loop = asyncio.get_running_loop()

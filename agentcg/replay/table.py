@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from agentcg.replay.arm_spec import title_of
 from agentcg.replay.result import ArmResult, Latency, SessionResult
 from agentcg.units import format_duration, format_size
 
 __all__ = ["render"]
 
-_TITLES = {"none": "without agentcg", "agentcg": "with agentcg"}
 _SHOWN_CALLS = 3
 
 
@@ -24,7 +24,7 @@ def render(results: Sequence[ArmResult]) -> RenderableType:
     table.add_column("Session")
     table.add_column("")
     for result in results:
-        table.add_column(_title_of(result))
+        table.add_column(title_of(result.arm))
     for index in range(len(results[0].sessions)):
         sessions = [result.sessions[index] for result in results]
         rows = [_row(session) for session in sessions]
@@ -42,10 +42,6 @@ def _title(result: ArmResult) -> str:
     number = len(result.sessions)
     count = f"{number} session{'s' * (number > 1)}"
     return f"{count} at {result.speed:g} times the recorded pace, {format_size(result.memory_max)} for all"
-
-
-def _title_of(result: ArmResult) -> str:
-    return _TITLES.get(result.arm, result.arm)
 
 
 def _name(session: SessionResult) -> str:
@@ -97,13 +93,13 @@ def _explanations(results: Sequence[ArmResult]) -> list[Text]:
     for result in results:
         for session in result.sessions:
             if session.reason:
-                lines.append(Text(f"{_title_of(result)}, {session.name}: {session.reason}."))
+                lines.append(Text(f"{title_of(result.arm)}, {session.name}: {session.reason}."))
             for call in session.failed[:_SHOWN_CALLS]:
                 said = call.advice or f"{call.outcome.replace('_', ' ')}, and nobody told the agent why"
-                lines.append(Text(f"{_title_of(result)}, {session.name}, {_short(call.command)}: {said}"))
+                lines.append(Text(f"{title_of(result.arm)}, {session.name}, {_short(call.command)}: {said}"))
             more = len(session.failed) - _SHOWN_CALLS
             if more > 0:
-                lines.append(Text(f"{_title_of(result)}, {session.name}: {more} more calls failed."))
+                lines.append(Text(f"{title_of(result.arm)}, {session.name}: {more} more calls failed."))
     return lines
 
 

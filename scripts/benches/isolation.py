@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from agentcg.replay.arms import Scene
+from agentcg.replay.plain_arms import static
 from agentcg.replay.plan import SessionPlan
 from benches import isolation_arms as kinds
 from benches.daemons import folder
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
-from benches.isolation_arms import AdmissionArm, BenchArm, DaemonArm, KnobArm, LoopArm, PlainArm, Scene
+from benches.isolation_arms import AdmissionArm, BenchArm, DaemonArm, KnobArm, LoopArm, PlainArm
 from benches.isolation_busy import BusyArm
 from benches.isolation_density import UNITS as DENSITY_UNITS
 from benches.isolation_density import density_arms
@@ -104,7 +106,7 @@ def _arms_1100() -> Sequence[Arm]:
         part.arm("alone", PlainArm, 17, _high),
         part.arm("others_alone", PlainArm, 17, _one_other),
         part.arm("none", PlainArm, 28),
-        part.arm("static", lambda scene: KnobArm(scene, kinds.static), 25),
+        part.arm("static", lambda scene: KnobArm(scene, static), 25),
         part.arm("high_only", lambda scene: KnobArm(scene, kinds.high_only), 35),
         part.arm("low_high", lambda scene: KnobArm(scene, kinds.low_high), 35),
         part.arm("loop10ms", LoopArm, 35),

@@ -6,22 +6,17 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-import psutil
-
 from agentcg.cgroup import files
-from agentcg.cgroup.node import Inner
-from agentcg.kernel.sys import set_parent_death_signal
-from agentcg.replay.arms import AgentcgArm, Arm, NoArm, Place, PlacedCall
+from agentcg.replay import plain_arms
+from agentcg.replay.agentcg_arm import AgentcgArm
+from agentcg.replay.arms import Arm, Place, PlacedCall, Scene
 from agentcg.replay.plan import PlannedCall, SessionPlan, with_margin
 from benches.isolation_sessions import MB
-from benches.place import CHECKOUT
 
 __all__ = [
     "AdmissionArm",
@@ -31,14 +26,12 @@ __all__ = [
     "KnobArm",
     "LoopArm",
     "PlainArm",
-    "Scene",
     "WatchedPlace",
 ]
 
 MIB = 1 << 20
 OTHERS_HIGH = 400 * MB
 """memory.high of each other session where that is all they have: 400 MB, as it was published."""
-READY_SEC = 30.0
 _FROZE = re.compile(r"\bfroze \S+ in ([0-9.]+) ms")
 
 Figures = Mapping[str, float | None]
@@ -50,16 +43,6 @@ class BenchArm(Arm, Protocol):
 
     def figures(self) -> Figures:
         """To be asked when the sessions have ended, before it is left."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What an arm is set up in, for one repetition."""
-
-    parent: Inner
-    directory: str
-    memory_max: int
-    plans: Sequence[SessionPlan]
 
 
 class WatchedPlace:
@@ -82,54 +65,24 @@ class WatchedPlace:
             self._closed()
 
 
-class PlainArm(NoArm):
+class PlainArm(plain_arms.PlainArm):
     """A host without agentcg."""
-
-    def __init__(self, scene: Scene) -> None:
-        super().__init__(scene.parent, scene.memory_max)
-        self.scene = scene
-
-    @property
-    def directory(self) -> str:
-        """The cgroup that all sessions are in."""
-        return f"{self.scene.directory}/{self.node.name}"
 
     def figures(self) -> Figures:
         return {}
 
 
-class KnobArm(PlainArm):
-    """The same, with some of the kernel's knobs set once for each session.
-
-    :param knobs: for a session, the control files to write and the numbers
-    """
-
-    def __init__(self, scene: Scene, knobs: Callable[[Scene, SessionPlan], Mapping[str, int]]) -> None:
-        super().__init__(scene)
-        self._knobs = knobs
-
-    async def open(self, plan: SessionPlan) -> Place:
-        place = await super().open(plan)
-        self._turn(plan)
-        return place
-
-    def _turn(self, plan: SessionPlan) -> None:
-        for name, value in self._knobs(self.scene, plan).items():
-            Path(self.directory, plan.name, name).write_text(str(value))
+class KnobArm(plain_arms.KnobArm):
+    """The same, with some of the kernel's knobs set once for each session."""
 
     def figures(self) -> Figures:
         over = []
         for plan in self.scene.plans:
-            high = self._knobs(self.scene, plan).get("memory.high")
+            high = self.knobs(self.scene, plan).get("memory.high")
             if high is not None:
                 peak = int(Path(self.directory, plan.name, "memory.peak").read_text())
                 over.append(max(0, peak - high) / MIB)
         return {"overshoot_mib": max(over)} if over else {}
-
-
-def static(scene: Scene, plan: SessionPlan) -> Mapping[str, int]:
-    """An equal part for each."""
-    return {"memory.max": scene.memory_max // len(scene.plans)}
 
 
 def high_only(scene: Scene, plan: SessionPlan) -> Mapping[str, int]:
@@ -142,36 +95,11 @@ def low_high(scene: Scene, plan: SessionPlan) -> Mapping[str, int]:
     return {"memory.high": OTHERS_HIGH} if plan.reserve is None else {"memory.low": plan.reserve}
 
 
-class LoopArm(PlainArm):
-    """The 10 ms loop of :mod:`benches.isolation_loop`."""
-
-    async def __aenter__(self) -> LoopArm:
-        await super().__aenter__()
-        names = [plan.name for plan in sorted(self.scene.plans, key=lambda plan: plan.reserve is None)]
-        self._loop = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "benches.isolation_loop", self.directory, str(self.scene.memory_max), *names),
-            cwd=CHECKOUT / "scripts",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            preexec_fn=lambda: set_parent_death_signal(9),
-        )
-        if self._loop.stdout is not None:
-            await asyncio.wait_for(self._loop.stdout.readline(), READY_SEC)
-        self._idle = self._cpu()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._loop.kill()
-        await self._loop.wait()
-        await super().__aexit__(*_)
-
-    def _cpu(self) -> float:
-        times = psutil.Process(self._loop.pid).cpu_times()
-        return times.user + times.system
+class LoopArm(plain_arms.LoopArm):
+    """The 10 ms loop, by memory.current alone."""
 
     def figures(self) -> Figures:
-        return {"controller_cpu_sec": self._cpu() - self._idle}
+        return {"controller_cpu_sec": self.cpu_sec()}
 
 
 class AdmissionArm(PlainArm):
@@ -216,14 +144,11 @@ class DaemonArm(AgentcgArm):
         if history is not None and not learns:
             history = Path(shutil.copyfile(history, history.with_suffix(".copy")))
         super().__init__(
-            scene.parent,
-            scene.directory,
-            scene.memory_max,
+            scene,
             options=options,
             history=None if history is None else str(history),
             declares=declares,
         )
-        self.scene = scene
         self._overshoot: float | None = None
 
     async def open(self, plan: SessionPlan) -> Place:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from agentcg.replay.plain_arms import static
 from benches.harness import Arm, Repetition, Stage
-from benches.isolation_arms import DaemonArm, KnobArm, PlainArm, static
+from benches.isolation_arms import DaemonArm, KnobArm, PlainArm
 from benches.isolation_run import LIMIT_SEC, Build, replay, rig_of
 from benches.isolation_sessions import FIRST, MB, load_plans
 

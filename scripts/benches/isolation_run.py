@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from agentcg.cgroup.node import Inner
 from agentcg.errors import AgentcgError
+from agentcg.replay.arms import Scene
 from agentcg.replay.host import own_cgroup
 from agentcg.replay.live import Options, run_arm
 from agentcg.replay.load import load_path
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmResult
 from benches.harness import Stage
-from benches.isolation_arms import BenchArm, Scene
+from benches.isolation_arms import BenchArm
 from benches.isolation_metrics import metrics
 
 __all__ = ["LIMIT_SEC", "Build", "Rig", "replay", "rig_of"]

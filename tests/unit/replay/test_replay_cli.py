@@ -42,9 +42,9 @@ def mounts(monkeypatch):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(InvalidInput, match=r"none\.jsonl: cannot be read: No such file"):
+    with pytest.raises(InvalidInput, match=r"none\.jsonl: there is no such file or directory"):
         run(replay, "live", tmp_path / "none.jsonl")
-    with pytest.raises(InvalidInput, match=r"resources\.json: cannot be read"):
+    with pytest.raises(InvalidInput, match="nothing of a known format is here"):
         run(replay, "live", tmp_path)
 
 
@@ -65,8 +65,7 @@ def test_a_name_or_size_that_is_none(recording):
 
 def test_a_host_with_cgroup_v1_is_refused(recording, mounts, tmp_path, monkeypatch):
     monkeypatch.setattr("agentcg.replay.live.load_path", lambda: "/bin/true")
-    plans = []
-    monkeypatch.setattr("agentcg.cli.replay._plans", lambda *_: plans)
+    monkeypatch.setattr("agentcg.cli.replay.plans_of", lambda *_: [])
     mounts(HYBRID)
     with pytest.raises(Unsupported, match="the memory controller belongs to cgroup v1") as caught:
         run(replay, "live", recording)
@@ -78,7 +77,7 @@ def test_a_host_with_cgroup_v1_is_refused(recording, mounts, tmp_path, monkeypat
 
 def test_without_root_it_is_refused(recording, mounts, monkeypatch):
     monkeypatch.setattr("agentcg.replay.live.load_path", lambda: "/bin/true")
-    monkeypatch.setattr("agentcg.cli.replay._plans", lambda *_: [])
+    monkeypatch.setattr("agentcg.cli.replay.plans_of", lambda *_: [])
     monkeypatch.setattr(host.os, "geteuid", lambda: 1000)
     mounts(UNIFIED)
     with pytest.raises(Unsupported, match="takes root") as caught:

@@ -5,7 +5,7 @@ import io
 
 from rich.console import Console
 
-from agentcg.replay.arms import judge_plain
+from agentcg.replay.plain_arms import judge_plain
 from agentcg.replay.result import ArmResult, CallResult, Latency, SessionResult, latency, to_json
 from agentcg.replay.table import render
 
@@ -52,8 +52,9 @@ def test_only_a_finished_session_has_a_ratio():
 
 def test_json_has_the_names_of_the_socket():
     failed = [CallResult("c1", "pytest", "memory_limit", "ask for more")]
-    result = to_json([arm("none", session(failed=failed, calls_started=2))], policy="default", agent_memory=5)
+    result = to_json([(1, arm("none", session(failed=failed, calls_started=2)))], policy="default", agent_memory=5)
     one = result["arms"][0]["sessions"][0]
+    assert (result["arms"][0]["round"], result["arms"][0]["arm"]) == (1, "none")
     assert (result["type"], result["version"], result["agentMemory"]) == ("agentcg.replay", 1, 5)
     assert (one["completionSec"], one["ratio"], one["callsRecorded"], one["callsStarted"]) == (6.0, 1.5, 3, 2)
     assert one["failed"] == [{"id": "c1", "command": "pytest", "outcome": "memory_limit", "advice": "ask for more"}]

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The isolation bench without a machine to enforce on: its numbers, its loop, its admission, its recordings."""
+"""The isolation bench without a machine to enforce on: its numbers, its admission, its recordings."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 from benches import isolation, isolation_arms, isolation_density, isolation_sessions
-from benches.isolation_arms import AdmissionArm, Scene
-from benches.isolation_loop import frozen
+from benches.isolation_arms import AdmissionArm
 from benches.isolation_metrics import UNITS, metrics
 from benches.isolation_sessions import FIRST, MB, TRIPLES, import_recordings, limit_of, load_plans
 
 from agentcg.errors import InvalidInput
-from agentcg.replay.arms import NoArm
+from agentcg.replay import plain_arms
+from agentcg.replay.arms import Scene
 from agentcg.replay.plan import make_plan, protect
 from agentcg.replay.result import ArmResult, CallResult, SessionResult, latency
 from agentcg.trace.format import write
@@ -75,26 +75,6 @@ def test_times_of_those_who_died_are_not_there_but_what_a_mib_took_is():
     assert (found["survivors"], found["agents_died"], found["calls_failed"]) == (0, 2, 0)
 
 
-# The loop
-
-
-@pytest.mark.parametrize(
-    ("share", "before", "options", "wanted"),
-    [
-        (0.50, 0, {}, 0),
-        (0.91, 0, {}, 1),
-        (0.96, 1, {}, 2),
-        (0.91, 2, {}, 2),  # Not thawed before it is below 85 %.
-        (0.86, 1, {}, 1),
-        (0.84, 2, {}, 0),
-        (0.50, 0, {"grows": True}, 2),
-        (0.99, 2, {"protected_lives": False}, 1),  # Nobody else could finish, and give memory back.
-    ],
-)
-def test_loop_freezes_the_others_one_by_one_and_never_everybody(share, before, options, wanted):
-    assert frozen(share, before, 2, **({"protected_lives": True, "grows": False} | options)) == wanted
-
-
 # Admission
 
 
@@ -114,7 +94,7 @@ def test_admission_starts_an_other_when_there_is_room_for_its_peak(monkeypatch):
         opened.append(plan.name)
         return Place()
 
-    monkeypatch.setattr(NoArm, "open", open_plain)
+    monkeypatch.setattr(plain_arms.PlainArm, "open", open_plain)
     opened = []
     plans = [plan("high", 400 * MB, protected=True), plan("o1", 300 * MB), plan("o2", 300 * MB)]
     arm = AdmissionArm(Scene(None, "", 1000 * MB, plans))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``agentcg replay`` show: how far they have come, and how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from agentcg.errors import AgentcgError
+from agentcg.replay.arm_spec import ArmSpec
+from agentcg.replay.live import Progress
+from agentcg.replay.result import to_json
+from agentcg.replay.run_folder import FinishedArm
+from agentcg.replay.table import render
+
+__all__ = ["progress", "show"]
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar on a terminal; elsewhere a line for each new thing. Nothing in the first second."""
+    console = Console(stderr=True)
+    bar = Bar(console=console, disable=not console.is_terminal, transient=True)
+    task = bar.add_task("", total=1.0)
+    began, told = time.monotonic(), ""
+
+    def tell(text: str, share: float) -> None:
+        nonlocal told
+        bar.update(task, description=text, completed=share)
+        if time.monotonic() - began < 1:
+            return
+        bar.start()
+        if not console.is_terminal and text != told:
+            click.echo(f"agentcg: {text} …", err=True)
+            told = text
+
+    try:
+        yield tell
+    finally:
+        bar.stop()
+
+
+def show(results: Sequence[FinishedArm], arms: Sequence[ArmSpec], json_file: Path | None, **run: object) -> None:
+    """Print the table of a run that has finished, and write ``json_file``; ``run`` is what that says of the run."""
+    order = [arm.name for arm in arms]
+    ordered = sorted(results, key=lambda done: (done.round, order.index(done.arm)))
+    Console(highlight=False).print(render([done.result for done in ordered]))
+    if json_file is not None:
+        values = to_json([(done.round, done.result) for done in ordered], kernel=os.uname().release, **run)
+        _write(json_file, json.dumps(values, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise AgentcgError(f"{path}: cannot be written: {error.strerror}", hint="choose another --json") from None
