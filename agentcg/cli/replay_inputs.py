@@ -18,7 +18,8 @@ from agentcg.model import validate_name
 from agentcg.replay.arm_spec import ArmSpec, parse_arm
 from agentcg.replay.host import describe_machine
 from agentcg.replay.plan import SessionPlan, make_plan, name_for, protect, unique_names
-from agentcg.replay.run_folder import Mode, RunDescription, RunFolder, SessionDescription, open_run
+from agentcg.replay.run_description import Mode, RunDescription, SessionDescription
+from agentcg.replay.run_folder import RunFolder, open_run
 from agentcg.trace.importer import Importer, Source
 from agentcg.trace.model import Recording
 from agentcg.trace.registry import IMPORTERS, RECORDINGS, find_sources

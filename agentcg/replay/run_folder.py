@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,50 +19,13 @@ import msgspec
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.replay.events import Event, decode, encode
 from agentcg.replay.result import ArmResult, arm_from_json, arm_to_json
+from agentcg.replay.run_description import VERSION, RunDescription, require_same
 from agentcg.trace.source import convert, load
 
-__all__ = ["FinishedArm", "Mode", "Run", "RunDescription", "RunFolder", "SessionDescription", "open_run", "read_run"]
-
-VERSION = 1
-Mode = Literal["live", "simulated"]
+__all__ = ["FinishedArm", "Run", "RunFolder", "open_run", "read_run"]
 
 _DESCRIPTION, _RESULTS, _EVENTS = "run.json", "results.jsonl", "events"
 _T = TypeVar("_T")
-
-
-class SessionDescription(msgspec.Struct, frozen=True, rename="camel"):
-    """A session that takes part in every round. Sizes are bytes."""
-
-    name: str
-    recording: str
-    protected: bool
-    reserve: int | None
-    peak: int
-    recorded_sec: float
-    calls: int
-
-
-class RunDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", tag="agentcg.run"):
-    """What a run is: everything that its results depend on."""
-
-    version: int = VERSION
-    mode: Mode
-    created: str = msgspec.field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    """When it began, an ISO time."""
-    agentcg: str
-    """The version of agentcg."""
-    kernel: str
-    cpus: float
-    machine: str
-    memory_max: int
-    """What all sessions have together, bytes."""
-    speed: float
-    seed: int
-    rounds: int
-    arms: list[str]
-    sessions: list[SessionDescription] | None
-    """None where each round draws its own."""
-    options: dict[str, Any]
 
 
 class _ResultLine(msgspec.Struct, rename="camel"):
@@ -161,14 +123,7 @@ def open_run(path: Path, description: RunDescription, *, resume: bool = False) -
     if not resume:
         raise InvalidInput(str(path), "a run is there already", hint="go on with it by --resume, or choose another -o")
     run = read_run(path)
-    there, wanted = (_comparable(value) for value in (run.description, description))
-    if different := _difference(there, wanted):
-        where, was, now = different
-        raise InvalidInput(
-            f"{path / _DESCRIPTION}: {where}",
-            f"is {_shown(was)} in the run that is there, and {_shown(now)} now",
-            hint="resume a run by its own command, or choose another -o",
-        )
+    require_same(str(path / _DESCRIPTION), run.description, description)
     _cut_torn(path / _RESULTS)
     return RunFolder(path, run.results)
 
@@ -225,29 +180,6 @@ def _check_names(arms: Sequence[str]) -> None:
             raise InvalidInput(
                 "--arm", f"{other} and {arm} would have the same file", hint="rename one of the policies"
             )
-
-
-def _comparable(description: RunDescription) -> Any:
-    """The description as JSON has it, without what may differ in a run that is gone on with."""
-    value = msgspec.json.decode(msgspec.json.encode(description))
-    del value["created"]
-    return value
-
-
-def _difference(there: Any, wanted: Any, where: str = "") -> tuple[str, Any, Any] | None:
-    """Return the first place where two values differ, and what stands there in each."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        inner = [(f"{where}.{key}".lstrip("."), there.get(key), wanted.get(key)) for key in {**there, **wanted}]
-    elif isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
-        inner = [(f"{where}[{at}]", was, now) for at, (was, now) in enumerate(zip(there, wanted, strict=True))]
-    else:
-        return None if there == wanted else (where, there, wanted)
-    return next((found for place, was, now in inner if (found := _difference(was, now, place))), None)
-
-
-def _shown(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _write(path: Path, mode: Literal["wb", "ab"], text: bytes) -> None:

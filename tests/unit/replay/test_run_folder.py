@@ -14,7 +14,8 @@ import pytest
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.replay.events import CallBegan, Held, SessionBegan
 from agentcg.replay.result import ArmResult, CallResult, SessionResult, latency
-from agentcg.replay.run_folder import FinishedArm, RunDescription, SessionDescription, open_run, read_run
+from agentcg.replay.run_description import RunDescription, SessionDescription
+from agentcg.replay.run_folder import FinishedArm, open_run, read_run
 
 DESCRIPTION = RunDescription(
     mode="simulated",
