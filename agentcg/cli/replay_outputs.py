@@ -18,6 +18,7 @@ from agentcg.errors import AgentcgError
 from agentcg.replay.arm_spec import ArmSpec
 from agentcg.replay.live import Progress
 from agentcg.replay.result import to_json
+from agentcg.replay.rounds_table import render_rounds
 from agentcg.replay.run_folder import FinishedArm
 from agentcg.replay.table import render
 
@@ -52,7 +53,9 @@ def show(results: Sequence[FinishedArm], arms: Sequence[ArmSpec], json_file: Pat
     """Print the table of a run that has finished, and write ``json_file``; ``run`` is what that says of the run."""
     order = [arm.name for arm in arms]
     ordered = sorted(results, key=lambda done: (done.round, order.index(done.arm)))
-    Console(highlight=False).print(render([done.result for done in ordered]))
+    several = any(done.round for done in ordered)
+    table = render_rounds(ordered, order) if several else render([done.result for done in ordered])
+    Console(highlight=False).print(table)
     if json_file is not None:
         values = to_json([(done.round, done.result) for done in ordered], kernel=os.uname().release, **run)
         _write(json_file, json.dumps(values, indent=2) + "\n")
