@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from agentcg import __version__
 from agentcg.errors import InvalidInput
+from agentcg.spans.ids import SPAN_BYTES, TRACE_BYTES, derive_id
 from agentcg.trace.demand import CallDemand, demand
 from agentcg.trace.model import RecordedCall, Recording
 from agentcg.trace.otlp import ESTIMATED, EXIT_CODE
@@ -65,8 +65,8 @@ def _trace(recording: Recording) -> dict[str, Any]:
         raise InvalidInput(
             recording.name, "a span has a date and a time, and those of this recording are not known", hint="--to csv"
         )
-    trace = _id(16, recording.name, recording.started)
-    root = _id(8, trace)
+    trace = derive_id(TRACE_BYTES, recording.name, recording.started)
+    root = derive_id(SPAN_BYTES, trace)
     conversation = {"gen_ai.conversation.id": recording.name, "gen_ai.agent.name": recording.name}
     model = {} if recording.model is None else {"gen_ai.request.model": recording.model}
     agent = _span(recording, trace, root, "", "invoke_agent", recording.name, 0.0, recording.duration_sec)
@@ -81,7 +81,7 @@ def _trace(recording: Recording) -> dict[str, Any]:
 
 
 def _call(recording: Recording, trace: str, root: str, call: RecordedCall) -> list[dict[str, Any]]:
-    key = _id(8, trace, call.id)
+    key = derive_id(SPAN_BYTES, trace, call.id)
     span = _span(recording, trace, key, root, "execute_tool", call.tool, call.start_sec, call.end_sec)
     values: dict[str, Any] = {"gen_ai.tool.name": call.tool, "gen_ai.tool.call.id": call.id}
     if call.command:
@@ -93,7 +93,7 @@ def _call(recording: Recording, trace: str, root: str, call: RecordedCall) -> li
     span["attributes"] += _attributes(values)
     if call.kind == "tool":
         return [span]
-    below = _id(8, key, "agent")
+    below = derive_id(SPAN_BYTES, key, "agent")
     return [span, _span(recording, trace, below, key, "invoke_agent", call.tool, call.start_sec, call.end_sec)]
 
 
@@ -126,8 +126,3 @@ def _value(value: Any) -> dict[str, Any]:
     if isinstance(value, bool):
         return {"boolValue": value}
     return {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}
-
-
-def _id(size: int, *parts: object) -> str:
-    """The same id for the same parts, so that a recording that is exported again is the same trace."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[: 2 * size]
