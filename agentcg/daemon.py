@@ -43,6 +43,7 @@ from agentcg.metrics.serve import Address, Scrapes, bind_address, load_metrics, 
 from agentcg.policy.load import load
 from agentcg.predict.history import Store
 from agentcg.sandbox.docker import Engine, Pattern
+from agentcg.spans.load import load_spans
 
 __all__ = ["DEFAULT_HISTORY", "DEFAULT_SOCKET", "Options", "serve"]
 
@@ -68,6 +69,8 @@ class Options:
     """The group whose members are operators."""
     metrics: str | None = None
     """Where Prometheus may scrape: ``127.0.0.1:PORT`` or ``unix:PATH``."""
+    otlp: str | None = None
+    """The OpenTelemetry collector that spans are sent to: ``http://HOST:4318``. None: as the environment says."""
     observe: bool = False
     confine: bool = False
     """Have BPF programs keep calls in their cgroups, and count what they try, where there is BPF LSM."""
@@ -89,6 +92,7 @@ async def serve(options: Options) -> None:
     :raises AgentcgError: if it cannot start; nothing was changed then but the daemon's own cgroup
     """
     scraped = None if options.metrics is None else (load_metrics(), parse_address("--metrics", options.metrics))
+    start_spans = load_spans(options.otlp)
     policy = load(options.policy)
     store = Store(options.history)
     _raise_nofile()
@@ -111,7 +115,9 @@ async def serve(options: Options) -> None:
         registry.reserves.active = settings.has("reserve")
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
-    metrics = None if scraped is None else scraped[0](registry, controller, events)
+    spans = None if start_spans is None else start_spans(registry)
+    delivery = None if spans is None else spans.delivery
+    metrics = None if scraped is None else scraped[0](registry, controller, events, delivery)
     transparent = Transparent(registry)
     await adopt(registry, places_of(root.node.read_record()))
     containers = Containers(registry, Engine(), options.containers)
@@ -159,6 +165,8 @@ async def serve(options: Options) -> None:
         containers.close()
         transparent.close()
         await registry.settle()
+        if spans is not None:
+            await spans.close()
         coordinator.close()
         if controller is not None:
             controller.close()

@@ -24,6 +24,7 @@ __all__ = ["daemon"]
 @click.option("--memory-max", metavar="SIZE", help="What all sessions may use together, such as 6G.")
 @click.option("--operators", default="agentcg", show_default=True, help="The group whose members may do everything.")
 @click.option("--metrics", metavar="ADDR", help="Let Prometheus scrape: 127.0.0.1:PORT or unix:PATH.")
+@click.option("--otlp", metavar="URL", help="Send spans to this collector: http://127.0.0.1:4318.")
 @click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
 @click.option("--confine", is_flag=True, help="Have BPF programs keep calls in their cgroups, and count what they try.")
 @click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
@@ -47,6 +48,7 @@ def daemon(
     memory_max: str | None,
     operators: str,
     metrics: str | None,
+    otlp: str | None,
     observe: bool,
     confine: bool,
     events: bool,
@@ -70,6 +72,7 @@ def daemon(
         memory_max=parse_size("--memory-max", memory_max) if memory_max else None,
         operators=operators,
         metrics=metrics,
+        otlp=otlp,
         observe=observe,
         confine=confine,
         events=events,

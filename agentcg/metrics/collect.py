@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Iterator, Mapping
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,6 +24,9 @@ from agentcg.control.registry import Registry
 from agentcg.control.view import ACTIONS
 from agentcg.model import Outcome
 
+if TYPE_CHECKING:
+    from agentcg.spans.delivery import Delivery
+
 __all__ = ["Metrics"]
 
 BUCKETS_SEC = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
@@ -36,10 +39,17 @@ class Metrics(Collector):
 
     :param controller: None if nothing is controlled
     :param events: None if the kernel does not tell
+    :param delivery: None if no spans are sent
     """
 
-    def __init__(self, registry: Registry, controller: Controller | None, events: KernelEvents | None) -> None:
-        self._registry, self._controller, self._kernel = registry, controller, events
+    def __init__(
+        self,
+        registry: Registry,
+        controller: Controller | None,
+        events: KernelEvents | None,
+        delivery: Delivery | None = None,
+    ) -> None:
+        self._registry, self._controller, self._kernel, self._delivery = registry, controller, events, delivery
         self._classes = frozenset(registry.policy.classes)
         self._prometheus = CollectorRegistry()
         # When each series began says no more than the daemon's start does.
@@ -103,6 +113,9 @@ class Metrics(Collector):
         if self._kernel is not None:
             what = "Memory events of the kernel that were lost; the control files were read instead."
             yield _total("agentcg_kernel_events_lost", what, self._kernel.lost)
+        if self._delivery is not None:
+            yield _total("agentcg_spans_sent", "Spans that the collector has taken.", self._delivery.sent)
+            yield _total("agentcg_spans_dropped", "Spans that it did not take in time.", self._delivery.dropped)
         if self._controller is not None:
             family = CounterMetricFamily("agentcg_controller_actions", "What the controller did.", labels=("action",))
             for action in ACTIONS:

@@ -165,6 +165,8 @@ def test_what_nobody_knows_is_left_out(new_registry) -> None:  # type: ignore[no
             "memory_wall_bytes",
             "controller_actions_total",
             "kernel_events_lost_total",
+            "spans_sent_total",
+            "spans_dropped_total",
         ):
             assert f"agentcg_{name}" not in found
 
@@ -192,6 +194,17 @@ def test_losses_are_counted(new_registry, monkeypatch: pytest.MonkeyPatch) -> No
         assert found["agentcg_events_total"]["refused",] == 5
 
     asyncio.run(run())
+
+
+def test_spans_are_counted(new_registry) -> None:  # type: ignore[no-untyped-def]
+    class Delivery:
+        sent, dropped = 5, 2
+
+    def work() -> None:
+        found = read(Metrics(new_registry(), None, None, Delivery()))  # type: ignore[arg-type]
+        assert (found["agentcg_spans_sent_total"], found["agentcg_spans_dropped_total"]) == ({(): 5}, {(): 2})
+
+    on_loop(work)
 
 
 def test_nothing_is_counted_after_the_end(new_registry) -> None:  # type: ignore[no-untyped-def]
