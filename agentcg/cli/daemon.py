@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 
 import click
 
 from agentcg.control.view import MECHANISMS, Mechanism
 from agentcg.daemon import DEFAULT_HISTORY, DEFAULT_SOCKET, Options, serve
+from agentcg.journal import log_handler
 from agentcg.sandbox.docker import Pattern
 from agentcg.units import parse_size
 
@@ -62,7 +64,9 @@ def daemon(
 
     Stopping it, in whatever way, ends no call: limits stay in place, and the next start takes every live call over.
     """
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    logging.basicConfig(
+        format="%(levelname)s %(name)s: %(message)s", level=logging.INFO, handlers=[log_handler(sys.stderr)]
+    )
     logging.getLogger("agentcg.events").setLevel(logging.INFO if verbose else logging.WARNING)
     options = Options(
         socket=socket,

@@ -21,6 +21,7 @@ from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall, LiveSession, read_call, read_process, read_session
 from agentcg.control.registry import Registry
 from agentcg.control.watch import GRACE_SEC, await_report, tell_adopted, watch_call, watch_session
+from agentcg.journal import about
 from agentcg.model import CallRef, Session, SessionRef
 
 __all__ = ["adopt"]
@@ -146,7 +147,7 @@ def _sweep_leaf(calls: Inner, leaf: Leaf) -> None:
 async def _sweep_session(registry: Registry, group: Group, ref: SessionRef, top: Inner) -> None:
     with top:
         if top.populated:
-            log.warning("%s has no record that can be read, but processes: left alone", ref)
+            log.warning("%s has no record that can be read, but processes: left alone", ref, extra=about(ref))
             return
     await registry.tree.remove_session(group, ref)
-    log.info("removed an empty session without a record: %s", ref)
+    log.info("removed an empty session without a record: %s", ref, extra=about(ref))

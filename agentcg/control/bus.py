@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
+from agentcg.journal import about
 from agentcg.model import Verdict
 
 __all__ = ["Bus", "Event", "EventKind", "Listeners"]
@@ -135,7 +136,9 @@ class Bus(Listeners[Event]):
         """Tell every listener, and the log. ``at`` is when it happened, in seconds since the epoch; by default now."""
         self._sequence += 1
         event = Event(self._sequence, time.time() if at is None else at, kind, str(subject), message, verdict)
-        log.info("%s %s: %s", kind, event.subject, message)
+        if log.isEnabledFor(logging.INFO):
+            outcome = {"outcome": verdict.outcome} if verdict else {}
+            log.info("%s %s: %s", kind, event.subject, message, extra=about(subject, event=kind, **outcome))
         for hook in self.hooks:
             hook(event)
         self.tell(event)

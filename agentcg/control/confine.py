@@ -9,6 +9,7 @@ from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.errors import Unsupported
+from agentcg.journal import about
 from agentcg.kernel.confine import Confinement
 from agentcg.kernel.libbpf import BpfError
 
@@ -56,7 +57,12 @@ class Confining:
         try:
             self._confinement.add(live.leaf.id)
         except BpfError as error:
-            log.warning("the call %s is kept in its cgroup by the kernel's permissions alone: %s", live.ref, error.line)
+            log.warning(
+                "the call %s is kept in its cgroup by the kernel's permissions alone: %s",
+                live.ref,
+                error.line,
+                extra=about(live.ref),
+            )
 
     def amended(self, live: LiveCall) -> None:
         """Nothing to do: what a call may not do does not change."""

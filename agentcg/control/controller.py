@@ -22,6 +22,7 @@ from agentcg.control.reserve import ALERT, Stage, margin
 from agentcg.control.stops import Stops
 from agentcg.control.view import Mechanism, Plan, SessionView, Settings, Snapshot
 from agentcg.errors import Unsupported
+from agentcg.journal import about
 from agentcg.model import CallRef, SessionRef
 from agentcg.policy.budget import budget_for
 
@@ -362,7 +363,7 @@ class Controller:
         live = self._registry.sessions.get(ref)
         if live is None or self._reclaiming:
             return
-        log.info("%sreclaiming %d bytes of page cache from %s", self._would, size, ref)
+        log.info("%sreclaiming %d bytes of page cache from %s", self._would, size, ref, extra=about(ref))
         self._reclaimed = time.monotonic()
         if not self._dry_run:
             self.actions["reclaim"] += 1
@@ -371,7 +372,7 @@ class Controller:
             task.add_done_callback(self._reclaiming.discard)
 
     def _kill(self, ref: CallRef, reason: str) -> None:
-        log.info("%skilling %s: %s", self._would, ref, reason)
+        log.info("%skilling %s: %s", self._would, ref, reason, extra=about(ref))
         live = self._registry.calls.get(ref)
         if live is not None and live.finishing is None and not self._dry_run:
             self._killed = time.monotonic()

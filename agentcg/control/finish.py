@@ -16,6 +16,7 @@ from agentcg.cgroup.usage import read_usage
 from agentcg.control import background
 from agentcg.control.live import LiveCall
 from agentcg.control.watch import tell_the_rest
+from agentcg.journal import about
 from agentcg.model import Verdict
 from agentcg.verdict import Ending, judge
 
@@ -51,7 +52,7 @@ async def finish(
             ended = live.process[0] if live.process else None
             killed = sum(pid != ended for pid in live.leaf.pids())
         if not await _kill(registry.poll, live.leaf):
-            log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids())
+            log.error("%s: processes survive SIGKILL: %s", live.ref, live.leaf.pids(), extra=about(live.ref))
     refusals = live.refusals + registry.refused_in_kernel(live)
     usage = read_usage(live.leaf, time.monotonic() - live.started)
     usage = replace(usage, frozen_sec=frozen or None, left_behind=killed or None, refusals=refusals or None)
@@ -65,7 +66,7 @@ async def finish(
     if left:
         background.leave(registry, live.session, live.ref.call)
     elif not await registry.tree.remove_call(live.session.node, live.ref.call, live.leaf.kill):
-        log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref)
+        log.error("%s: its cgroup stays busy and will be removed at the next start", live.ref, extra=about(live.ref))
     registry.finished(live, verdict)
     return verdict
 

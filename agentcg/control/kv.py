@@ -18,6 +18,7 @@ from agentcg.control.live import LiveSession
 from agentcg.control.registry import Registry
 from agentcg.control.signals import News, Signals
 from agentcg.errors import InvalidInput, Unsupported
+from agentcg.journal import about
 from agentcg.kv.coordinate import cpu_factor, urgencies
 from agentcg.kv.reports import Engine, Queue, SessionReport
 from agentcg.model import SessionRef
@@ -184,7 +185,7 @@ class Coordinator:
         try:
             self._registry.tree.weigh_session(live.node, live.cpu_weight)
         except OSError as error:
-            log.warning("the share of %s cannot be changed: %s", live.session.ref, error)
+            log.warning("the share of %s cannot be changed: %s", live.session.ref, error, extra=about(live.session.ref))
         self._weighed(live)
 
 

@@ -29,6 +29,7 @@ from agentcg.control.observer import Observer
 from agentcg.control.reserves import Reserves
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
+from agentcg.journal import about
 from agentcg.model import Budget, CallRef, History, Intent, Session, SessionRef, ToolCall, Verdict
 from agentcg.policy.budget import budget_for
 from agentcg.policy.decide import Decision, decide
@@ -211,7 +212,7 @@ class Registry:
             try:
                 self.store.add_session(live.session.ref, live.session.opened, peak)
             except AgentcgError as error:
-                log.error("%s", error)
+                log.error("%s", error, extra=about(live.session.ref))
 
     # Calls
 
@@ -394,7 +395,7 @@ class Registry:
         try:
             self.store.add(command_key(verdict.tool, verdict.command), live.call.owner_uid, verdict)
         except AgentcgError as error:
-            log.error("%s", error)  # The runtime gets its verdict all the same.
+            log.error("%s", error, extra=about(live.ref))  # The runtime gets its verdict all the same.
 
     def finished(self, live: LiveCall, verdict: Verdict) -> None:
         """Forget a call that is over."""

@@ -19,6 +19,7 @@ from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.errors import Unsupported
+from agentcg.journal import about
 from agentcg.kernel.libbpf import BpfError, Map
 from agentcg.kernel.sched import Exit, Latency, Scheduler
 from agentcg.model import CpuClass
@@ -150,7 +151,12 @@ class Scheduling:
             )
         except BpfError as error:
             if not self._full_told:
-                log.warning("the call %s and others are scheduled by the kernel: %s", live.ref, error.message)
+                log.warning(
+                    "the call %s and others are scheduled by the kernel: %s",
+                    live.ref,
+                    error.message,
+                    extra=about(live.ref),
+                )
             self._full_told = True
             return False
         self._told.add(live.leaf.id)

@@ -13,6 +13,7 @@ from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.control.view import Action, Subject
 from agentcg.control.watch import pause_duration, watch_duration
+from agentcg.journal import about
 from agentcg.model import CallRef
 
 __all__ = ["Stops", "go_on", "stand_still"]
@@ -73,13 +74,13 @@ class Stops:
             return
         if self._dry_run:
             self._stopped[subject] = live
-            log.info("dry run: stopping %s: %s", subject, why)
+            log.info("dry run: stopping %s: %s", subject, why, extra=about(subject))
             return
         node, now = _node(live), time.monotonic()
         try:
             node.freeze()
         except OSError as error:
-            log.warning("%s cannot be stopped: %s", subject, error)
+            log.warning("%s cannot be stopped: %s", subject, error, extra=about(subject))
             self._refused = True
             return
         self._stopped[subject] = live
@@ -101,7 +102,7 @@ class Stops:
         def look() -> None:
             if node.frozen:
                 self._untime(subject)
-                log.info("froze %s in %.1f ms", subject, (time.monotonic() - since) * 1e3)
+                log.info("froze %s in %.1f ms", subject, (time.monotonic() - since) * 1e3, extra=about(subject))
 
         self._timed[subject] = self._registry.poll.watch_file(node.fd, "cgroup.events", look)
         look()
@@ -113,7 +114,7 @@ class Stops:
         live = self._stopped.pop(subject)
         self._untime(subject)
         if self._dry_run:
-            log.info("dry run: letting %s go on", subject)
+            log.info("dry run: letting %s go on", subject, extra=about(subject))
             return
         if self._find(subject) is not live or live.stopped is None:
             return
@@ -121,7 +122,7 @@ class Stops:
         try:
             _node(live).thaw()
         except OSError as error:
-            log.error("%s cannot be let go on: %s", subject, error)
+            log.error("%s cannot be let go on: %s", subject, error, extra=about(subject))
         if isinstance(live, LiveCall):
             live.held = False
         self.actions["thaw"] += 1

@@ -23,6 +23,7 @@ from agentcg.control.guard import WAITING_SEC, ProcessGuard
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
 from agentcg.control.registry import Registry
 from agentcg.errors import AgentcgError, Unsupported
+from agentcg.journal import about
 from agentcg.kernel import process
 from agentcg.kernel.executions import Ended, Executions, Match, Stopped
 from agentcg.policy.schema import TransparentRules
@@ -171,7 +172,7 @@ class Transparent:
                 self._unmanaged(live, f"nothing more that its agent executes becomes a call: {error}")
 
     def _unmanaged(self, live: LiveSession, why: str) -> None:
-        log.warning("%s: %s", live.session.ref, why)
+        log.warning("%s: %s", live.session.ref, why, extra=about(live.session.ref))
         self._registry.bus.publish("call_unmanaged", live.session.ref, why)
 
     # A call's beginning

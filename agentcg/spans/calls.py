@@ -40,6 +40,7 @@ from agentcg.control.bus import Event
 from agentcg.control.lease import Lease
 from agentcg.control.live import LiveCall
 from agentcg.control.registry import Registry
+from agentcg.journal import about
 from agentcg.kernel.process import environment_variable, start_time
 from agentcg.model import CallRef, Session, SessionRef, Verdict
 from agentcg.spans.attributes import call_attributes, failed, session_attributes, tool_name
@@ -116,7 +117,7 @@ class Spans:
         try:
             self._hear(event)
         except Exception:
-            log.exception("there is no span of %s", event.subject)  # Its call goes on.
+            log.exception("there is no span of %s", event.subject, extra=about(event.subject))  # Its call goes on.
 
     def _hear(self, event: Event) -> None:
         if event.kind in _EVENTS:
