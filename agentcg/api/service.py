@@ -315,12 +315,18 @@ class _Monitor(_Handler):
         sessions = _Sessions(self.service, self.peer).list()
         recent = [one for owner_uid, one in reversed(self.registry.recent) if may_see(one.ref.session, owner_uid)]
         verdicts = [types.verdict_to_wire(verdict) for verdict in recent]
-        yield types.SnapshotPart(now, self.status(), sessions, [], verdicts)
+        yield types.SnapshotPart(now, self.status(), sessions, [], verdicts, self._kv_sessions(sessions))
         visible = [live for live in self.registry.calls.values() if may_see(live.ref.session, live.call.owner_uid)]
         for first in range(0, len(visible), SNAPSHOT_CALLS):
             await asyncio.sleep(0)
             some = [live for live in visible[first : first + SNAPSHOT_CALLS] if live.ref in self.registry.calls]
             yield types.SnapshotPart(now, None, [], [_call_info(live) for live in some], [])
+
+    def _kv_sessions(self, sessions: Sequence[types.SessionInfo]) -> list[types.KvSession] | None:
+        engines, now = self.service.coordinator.engines(), time.monotonic()
+        names = {one.session for one in sessions}
+        held = (one for engine in engines for one in _kv_sessions(engine, now) if one.session in names)
+        return list(held) if engines else None
 
     async def watch(self, session: str | None) -> AsyncIterator[types.Event]:
         only = str(self.session(session).session.ref) if session is not None else None
@@ -390,17 +396,21 @@ def _engine_info(engine: Engine) -> types.KvEngine:
         pressure=engine.pressure(now),
         hits=engine.hits,
         misses=engine.misses,
-        sessions=[
-            types.KvSession(
-                str(ref),
-                held.tokens,
-                held.bytes,
-                held.turns,
-                held.pinned_until - now if held.pinned_until > now else None,
-            )
-            for ref, held in engine.holdings.items()
-        ],
+        sessions=_kv_sessions(engine, now),
     )
+
+
+def _kv_sessions(engine: Engine, now: float) -> list[types.KvSession]:
+    return [
+        types.KvSession(
+            str(ref),
+            held.tokens,
+            held.bytes,
+            held.turns,
+            held.pinned_until - now if held.pinned_until > now else None,
+        )
+        for ref, held in engine.holdings.items()
+    ]
 
 
 def _budget(budget: types.Budget) -> model.Budget:

@@ -192,18 +192,6 @@ class Status:
 
 
 @dataclass
-class SnapshotPart:
-    """A part of what there is at ``time``, to be put together. ``status`` is there once; ``verdicts`` are the last few,
-    the newest first."""
-
-    time: float
-    status: Status | None
-    sessions: list[SessionInfo]
-    calls: list[ToolCallInfo]
-    verdicts: list[Verdict]
-
-
-@dataclass
 class KvSession:
     """What a session has in an engine's cache: ``tokens`` of its context, in ``bytes``. ``turns`` is how many requests
     of it wait or are served, null: none. For ``pinnedSec`` seconds from now nobody else can take it; null: anybody may.
@@ -215,6 +203,19 @@ class KvSession:
     turns: int | None = None
     pinnedSec: float | None = None
     hit: bool | None = None
+
+
+@dataclass
+class SnapshotPart:
+    """A part of what there is at ``time``, to be put together. ``status`` is there once; ``verdicts`` are the last few,
+    the newest first. ``kvSessions`` is what the sessions have in each engine's cache; null while no engine is there."""
+
+    time: float
+    status: Status | None
+    sessions: list[SessionInfo]
+    calls: list[ToolCallInfo]
+    verdicts: list[Verdict]
+    kvSessions: list[KvSession] | None = None
 
 
 @dataclass

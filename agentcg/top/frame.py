@@ -16,8 +16,11 @@ from agentcg.verdict import one_line
 
 __all__ = ["frame", "short_duration", "short_size"]
 
-# The headings of the numbers and how wide they are; their order is that of _line.
-_NUMBERS = (("MEM", 5), ("HIGH", 5), ("MAX", 5), ("CPU%", 5), ("PSI%", 4), ("TIME", 5), ("OF", 5))
+# The headings of the numbers and how wide they are.
+_Numbers = tuple[tuple[str, int], ...]
+_NUMBERS: _Numbers = (("MEM", 5), ("HIGH", 5), ("MAX", 5), ("CPU%", 5), ("PSI%", 4), ("TIME", 5), ("OF", 5))
+_KV = ("KV", 6)  # Only there while an LLM server is.
+_PINNED = "*"
 _SORTED: dict[Sort, str] = {"memory": "MEM", "cpu": "CPU%", "time": "TIME"}
 _CLASS, _STATE = 7, 9
 _STATES = {"throttled": "yellow", "frozen": "cyan", "held": "magenta", "ending": "dim"}
@@ -35,7 +38,8 @@ TEXT_MAX = 300  # Characters of a command or an advice that may be wanted on a l
 def frame(now: SnapshotPart, rows: Sequence[Row], view: View | None, width: int, height: int | None) -> list[Text]:
     """Return the lines. Without a ``view`` nothing is selected and there are no keys; without a height, all rows."""
     verdicts = now.verdicts[: VERDICTS if height is None or height >= TALL else VERDICTS_SHORT]
-    above = [_head(now), _heading(view)]
+    numbers = _NUMBERS if now.kvSessions is None else (*_NUMBERS, _KV)
+    above = [_head(now), _heading(view, numbers)]
     below = ([Text("last verdicts", style="bold"), *map(_verdict, verdicts)] if verdicts else []) + _foot(view)
     selected = view.see(rows) if view is not None else None
     first, last = 0, len(rows)
@@ -43,7 +47,7 @@ def frame(now: SnapshotPart, rows: Sequence[Row], view: View | None, width: int,
         room = max(height - len(above) - len(below), 1)
         first = min(max((selected or 0) - room // 2, 0), max(len(rows) - room, 0))
         last = first + room
-    lines = [_line(row, index == selected, width) for index, row in enumerate(rows[first:last], first)]
+    lines = [_line(row, index == selected, width, numbers) for index, row in enumerate(rows[first:last], first)]
     if height is not None:
         lines += [Text()] * (room - len(lines))
         below = below[max(len(above) + room + len(below) - height, 0) :]
@@ -86,25 +90,32 @@ def _head(now: SnapshotPart) -> Text:
     return Text("  ".join(parts))
 
 
-def _heading(view: View | None) -> Text:
+def _heading(view: View | None, numbers: _Numbers) -> Text:
     heading = Text(style="bold")
-    for name, width in _NUMBERS:
+    for name, width in numbers:
         sorted_by = view is not None and _SORTED[view.sort] == name
         heading.append(" " * (width - len(name)))
         heading.append(name, style="underline" if sorted_by else None).append(" ")
     return heading.append(f"{'CLASS':<{_CLASS}} {'STATE':<{_STATE}} NAME")
 
 
-def _line(row: Row, selected: bool, width: int) -> Text:
+def _line(row: Row, selected: bool, width: int, numbers: _Numbers) -> Text:
     over_time = row.predicted_sec is not None and (row.elapsed_sec or 0) > row.predicted_sec
     near_limit = row.maximum is not None and (row.memory or 0) > row.maximum * NEAR
     styles = {"MEM": "red" if near_limit else None, "TIME": "yellow" if over_time else None}
-    sizes = (short_size(size) for size in (row.memory, row.high, row.maximum))
-    times = (short_duration(seconds) for seconds in (row.elapsed_sec, row.predicted_sec))
-    values = (*sizes, _percent(row.cpu_percent), _percent(row.pressure), *times)
+    values = {
+        "MEM": short_size(row.memory),
+        "HIGH": short_size(row.high),
+        "MAX": short_size(row.maximum),
+        "CPU%": _percent(row.cpu_percent),
+        "PSI%": _percent(row.pressure),
+        "TIME": short_duration(row.elapsed_sec),
+        "OF": short_duration(row.predicted_sec),
+        "KV": "" if row.kind == "call" else short_size(row.kv_cache) + _PINNED * row.kv_pinned,
+    }
     line = Text(style="reverse" if selected else "bold" if row.kind == "tenant" else "")
-    for (name, columns), value in zip(_NUMBERS, values, strict=True):
-        line.append(f"{value:>{columns}} ", style=styles.get(name))
+    for name, columns in numbers:
+        line.append(f"{values[name]:>{columns}} ", style=styles.get(name))
     line.append(f"{row.call_class[:_CLASS]:<{_CLASS}} ")
     line.append(f"{row.state:<{_STATE}} ", style=_STATES.get(row.state))
     name, text = row.name.rpartition("/")[2], one_line(row.text, TEXT_MAX)

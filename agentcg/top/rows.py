@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from agentcg.api.types import SessionInfo, SnapshotPart, ToolCallInfo
+from agentcg.api.types import KvSession, SessionInfo, SnapshotPart, ToolCallInfo
 
 __all__ = ["Row", "Sort", "count", "rows_of"]
 
@@ -37,6 +37,10 @@ class Row:
     elapsed_sec: float | None = None
     """How long it has run, without the time for which it was stopped."""
     predicted_sec: float | None = None
+    kv_cache: int | None = None
+    """What it has in the caches of LLM servers."""
+    kv_pinned: bool = False
+    """Nobody else can take that for some time."""
     call_class: str = ""
     state: str = ""
 
@@ -60,11 +64,14 @@ def rows_of(
         if session.session in calls or wanted in session.session.lower():
             tenants[session.session.partition("/")[0]].append(session)
     cpu = _cpu(now, before)
+    cached: defaultdict[str, list[KvSession]] = defaultdict(list)
+    for held in now.kvSessions or ():
+        cached[held.session].append(held)
     found: list[tuple[Row, list[tuple[Row, list[Row]]]]] = []
     for tenant, sessions in tenants.items():
         below = [
             (
-                _session(session, now, cpu(session.session, session.cpuSec, session.opened)),
+                _session(session, now, cpu(session.session, session.cpuSec, session.opened), cached[session.session]),
                 _sorted(
                     [_call(call, now, cpu(call.call, call.cpuSec, call.started)) for call in calls[session.session]],
                     sort,
@@ -118,10 +125,11 @@ def _tenant(name: str, infos: list[SessionInfo], sessions: list[Row]) -> Row:
         memory=_sum(row.memory for row in sessions),
         cpu_percent=_sum(row.cpu_percent for row in sessions),
         elapsed_sec=max((row.elapsed_sec for row in sessions if row.elapsed_sec is not None), default=None),
+        kv_cache=_sum(row.kv_cache for row in sessions),
     )
 
 
-def _session(info: SessionInfo, now: SnapshotPart, cpu_percent: float | None) -> Row:
+def _session(info: SessionInfo, now: SnapshotPart, cpu_percent: float | None, cached: Sequence[KvSession]) -> Row:
     return Row(
         "session",
         info.session,
@@ -132,6 +140,8 @@ def _session(info: SessionInfo, now: SnapshotPart, cpu_percent: float | None) ->
         cpu_percent=cpu_percent,
         pressure=info.memoryPressure,
         elapsed_sec=max(now.time - info.opened, 0.0),
+        kv_cache=_sum(held.bytes for held in cached),
+        kv_pinned=any(held.pinnedSec is not None for held in cached),
         state=info.state or "",
     )
 

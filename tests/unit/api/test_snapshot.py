@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentcg.api.service import SNAPSHOT_CALLS, Service, _Monitor
+from agentcg.api.types import KvSession
 from agentcg.control.containers import Containers
 from agentcg.control.stops import Stops
 from agentcg.model import CallRef, SessionRef
@@ -131,6 +132,26 @@ def test_what_is_set_aside_is_told(served) -> None:  # type: ignore[no-untyped-d
         client.session("a", protected=True, memory_max=256 * M)
         (session,) = client.snapshot().sessions
         assert session.memoryReserved == 256 * M
+
+
+def test_what_sessions_have_cached_at_engines(served) -> None:  # type: ignore[no-untyped-def]
+    with served.client() as client, served.client() as one, served.client() as two:
+        for name in ("a", "b"):
+            client.session(name, leased=False)
+        assert client.snapshot().kvSessions is None
+        one.kv_hello("one", total_blocks=100, block_bytes=M)
+        assert client.snapshot().kvSessions == []
+        one.kv_report([KvSession("u0/a", 10, 3 * M, pinnedSec=60.0), KvSession("u0/b", 20, 2 * M)])
+        two.kv_hello("two", total_blocks=100, block_bytes=M)
+        two.kv_report([KvSession("u0/a", 5, M)])
+        found = client.snapshot().kvSessions or []
+        assert [(held.session, held.bytes, held.pinnedSec is not None) for held in found] == [
+            ("u0/a", 3 * M, True),
+            ("u0/b", 2 * M, False),
+            ("u0/a", M, False),
+        ]
+        with served.client("/fake/shared/u0/b/agent") as inside:
+            assert [(held.session, held.tokens) for held in inside.snapshot().kvSessions or []] == [("u0/b", 20)]
 
 
 def test_by_its_full_name_a_call_of_another_connection_is_amended(served) -> None:  # type: ignore[no-untyped-def]

@@ -7,7 +7,18 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, Group
 
-from agentcg.api.types import Budget, Intent, Limits, SessionInfo, SnapshotPart, Status, ToolCallInfo, Usage, Verdict
+from agentcg.api.types import (
+    Budget,
+    Intent,
+    KvSession,
+    Limits,
+    SessionInfo,
+    SnapshotPart,
+    Status,
+    ToolCallInfo,
+    Usage,
+    Verdict,
+)
 from agentcg.top.frame import frame, short_duration, short_size
 from agentcg.top.rows import rows_of
 from agentcg.top.view import View
@@ -84,6 +95,21 @@ def test_at_80_by_24() -> None:
     assert lines[19] == "last verdicts"
     assert lines[20].split() == ["512M", "3.2s", "memory_limit", "bob/s/v0", "use", "less"]
     assert len([line for line in lines if "bob/s/v" in line]) == 3
+
+
+def test_caches_are_a_column_only_while_there_are_engines() -> None:
+    now = snapshot(2)
+    assert not any("KV" in line for line in draw(now, View(), 80, 24))
+    now.kvSessions = [KvSession("alice/fix-1", 4096, 50 * M, pinnedSec=3.0)]
+    lines = draw(now, View(), 80, 24)
+    assert len(lines) == 24
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[1].split()[7:] == ["KV", "CLASS", "STATE", "NAME"]
+    end = lines[1].index("KV") + 2
+    assert [line[end - 6 : end].strip() for line in lines[2:6]] == ["50.0M", "50.0M*", "", ""]
+    assert lines[4].endswith("pytest -x…")
+    now.kvSessions = []
+    assert draw(now, View(), 80, 24)[3][end - 6 : end].strip() == "-"
 
 
 def test_a_wide_terminal_has_names_and_more_verdicts() -> None:

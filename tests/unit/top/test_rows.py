@@ -3,7 +3,7 @@
 
 import pytest
 
-from agentcg.api.types import Budget, Intent, Limits, SessionInfo, SnapshotPart, ToolCallInfo
+from agentcg.api.types import Budget, Intent, KvSession, Limits, SessionInfo, SnapshotPart, ToolCallInfo
 from agentcg.top.rows import Row, rows_of
 
 M = 1 << 20
@@ -126,6 +126,24 @@ def test_a_session() -> None:
         elapsed_sec=1.0,
         state="frozen",
     )
+
+
+def test_what_sessions_have_cached_at_llm_servers() -> None:
+    now = snapshot(session("u/a"), session("u/b"), session("u/c"), call("u/a/x"))
+    assert [(row.kv_cache, row.kv_pinned) for row in rows_of(now)] == [(None, False)] * 5
+    now.kvSessions = [
+        KvSession("u/a", 10, 3 * M, pinnedSec=5.0),
+        KvSession("u/b", 10, 1 * M),
+        KvSession("u/a", 10, 4 * M),
+    ]
+    found = {row.name: (row.kv_cache, row.kv_pinned) for row in rows_of(now)}
+    assert found == {
+        "u": (8 * M, False),
+        "u/a": (7 * M, True),
+        "u/a/x": (None, False),
+        "u/b": (1 * M, False),
+        "u/c": (None, False),
+    }
 
 
 def test_a_clock_that_went_back_makes_no_negative_time() -> None:
