@@ -79,26 +79,30 @@ def _verdicts(found: list[Verdict]) -> Table:
             verdict.outcome,
             format_duration(verdict.usage.duration_sec),
             _size(verdict.usage.memory_peak),
-            escape(" ".join(verdict.command.split())),
+            escape(_line(verdict.command)),
         )
     return table
 
 
 def _groups(found: list[dict[str, Any]], by: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(by)
+    table.add_column(by, overflow="ellipsis", no_wrap=True)
     for heading in ("calls", "well", "took p50", "p95", "most", "peak p50", "p95", "most"):
         table.add_column(heading, justify="right")
     for group in found:
         took, peak = group["durationSec"], group["memoryPeak"]
         table.add_row(
-            escape(group["name"]),
+            escape(_line(group["name"])),
             str(group["n"]),
             str(group["outcomes"].get("ok", 0)),
             *(format_duration(took[label]) for label in ("p50", "p95", "max")),
             *(_size(peak[label]) for label in ("p50", "p95", "max")),
         )
     return table
+
+
+def _line(command: str) -> str:
+    return " ".join(command.split())
 
 
 def _size(size: int | None) -> str:

@@ -19,8 +19,14 @@ from agentcg.predict.history import VERSION, quantile
 
 __all__ = ["BY", "By", "Filter", "Group", "Reader"]
 
-By: TypeAlias = Literal["kind", "tool", "session", "outcome"]
-BY = {"kind": "kind", "tool": "tool", "session": "tenant || '/' || session", "outcome": "outcome"}
+By: TypeAlias = Literal["kind", "command", "tool", "session", "outcome"]
+BY: dict[By, str] = {
+    "kind": "kind",
+    "command": "command",
+    "tool": "tool",
+    "session": "tenant || '/' || session",
+    "outcome": "outcome",
+}
 """What calls can be grouped by, and the columns that are that."""
 
 

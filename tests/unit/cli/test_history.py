@@ -48,6 +48,22 @@ def test_calls_that_are_alike_are_a_line(ask):
     assert line.split()[:3] == ["make", "3", "2"]
 
 
+def test_a_command_of_several_lines_is_one(ask):
+    _, line = ask("--by", "command").splitlines()
+    assert line.split()[:5] == ["make", "[all]", "-j", "3", "2"]
+
+
+def test_quantiles_of_what_is_asked_for(ask):
+    (group,) = map(json.loads, ask("--json", "--by", "command", "--command", "all", "--outcome", "ok").splitlines())
+    assert group == {
+        "name": "make [all]\n  -j",
+        "n": 2,
+        "outcomes": {"ok": 2},
+        "durationSec": {"p50": 2.5, "p95": 2.5, "max": 2.5},
+        "memoryPeak": {"p50": 64 << 20, "p95": 64 << 20, "max": 64 << 20},
+    }
+
+
 def test_as_json_each_is_an_object(ask):
     assert [json.loads(line)["call"] for line in ask("--json").splitlines()] == [f"u0/fix/c{n}" for n in (2, 1, 0)]
     assert json.loads(ask("--json").splitlines()[0])["usage"]["memoryPeak"] == 64 << 20

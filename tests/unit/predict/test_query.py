@@ -77,7 +77,12 @@ def test_a_group_says_what_its_calls_came_to(history: str) -> None:
 
 @pytest.mark.parametrize(
     ("by", "names"),
-    [("session", ["u0/a", "u0/b"]), ("tool", ["Bash", "Shell"]), ("outcome", ["ok", "memory_limit"])],
+    [
+        ("session", ["u0/a", "u0/b"]),
+        ("tool", ["Bash", "Shell"]),
+        ("command", ["pytest -x", "git status"]),
+        ("outcome", ["ok", "memory_limit"]),
+    ],
 )
 def test_groups_are_by_what_is_asked_the_largest_first(history: str, by: Any, names: list[str]) -> None:
     with Reader(history) as reader:
