@@ -73,8 +73,8 @@ class _Open:
 
     events: deque[tuple[str, str, int]] = field(default_factory=lambda: deque(maxlen=EVENTS_MAX))
     """Name, message and time in nanoseconds."""
-    parent: SpanContext | None = None
-    """The context that a call's runtime runs in."""
+    parent: asyncio.Future[SpanContext | None] | None = None
+    """The context that a call's runtime runs in; None for a session, and for a call that nobody stands for."""
 
 
 class _Ids(IdGenerator):
@@ -129,7 +129,13 @@ class Spans:
             # The process that a transparent call stands for is known when its beginning is over.
             asyncio.get_running_loop().call_soon(self._look_for_parent, live)
         elif event.kind == "call_ended" and event.verdict is not None:
-            self._end_call(event.verdict, self._open.pop(event.subject, _Open()))
+            session = self._registry.sessions[event.verdict.ref.session].session
+            opened = self._open.pop(event.subject, _Open())
+            end = partial(self._end_call, session, event.verdict, opened)
+            if opened.parent is None or opened.parent.done():
+                end()
+            else:
+                opened.parent.add_done_callback(end)
         elif event.kind == "session_closed":
             session = self._registry.sessions[SessionRef.parse("subject", event.subject, tenant="")].session
             self._end_session(session, event, self._open.pop(event.subject, _Open()))
@@ -146,22 +152,19 @@ class Spans:
         """Look for the context of who began a call, not on the loop: a process that reclaims memory answers late."""
         pid, started = live.process or Lease.holder(live.lease and live.lease.record())
         if pid and live.finishing is None:
-            looking = asyncio.get_running_loop().run_in_executor(None, _context_of, pid, started)
-            looking.add_done_callback(partial(self._found_parent, live))
-
-    def _found_parent(self, live: LiveCall, looked: asyncio.Future[SpanContext | None]) -> None:
-        if not looked.cancelled() and looked.result() is not None and self._registry.calls.get(live.ref) is live:
-            self._open.setdefault(str(live.ref), _Open()).parent = looked.result()
+            found = asyncio.get_running_loop().run_in_executor(None, _context_of, pid, started)
+            self._open.setdefault(str(live.ref), _Open()).parent = found
 
     # Spans
 
-    def _end_call(self, verdict: Verdict, opened: _Open) -> None:
-        session = self._context(self._registry.sessions[verdict.ref.session].session)
-        parent, links = (opened.parent, [Link(session)]) if opened.parent is not None else (session, [])
+    def _end_call(self, session: Session, verdict: Verdict, opened: _Open, _: object = None) -> None:
+        of_session = self._context(session)
+        of_runtime = opened.parent.result() if opened.parent is not None else None
+        links = [Link(of_session)] if of_runtime is not None else []
         self._ids.span = int(derive_id(SPAN_BYTES, verdict.ref, verdict.started), 16)
         span = self._start(
             f"execute_tool {tool_name(verdict)}",
-            set_span_in_context(NonRecordingSpan(parent)),
+            set_span_in_context(NonRecordingSpan(of_runtime or of_session)),
             verdict.started,
             call_attributes(verdict, content=self._content),
             links,

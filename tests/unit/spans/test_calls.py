@@ -5,7 +5,9 @@ import asyncio
 import logging
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +20,9 @@ from agentcg.control.registry import Registry
 from agentcg.control.stops import Stops
 from agentcg.control.watch import memory_event
 from agentcg.kernel.process import start_time
+from agentcg.launcher import build
 from agentcg.model import CallRef, SessionRef
-from agentcg.spans.calls import Spans
+from agentcg.spans.calls import Spans, _context_of
 
 REF = SessionRef("t", "s")
 CONTEXT = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
@@ -154,11 +157,9 @@ def started(environment: dict[str, str]) -> subprocess.Popen[bytes]:
 
 async def found_parent(world: World) -> None:
     """Wait until it was looked for."""
-    await asyncio.sleep(0)
-    await asyncio.get_running_loop().run_in_executor(None, lambda: None)
     async with asyncio.timeout(10):
         while True:
-            if any(one.parent for one in world.spans._open.values()):
+            if any(one.parent is not None and one.parent.done() for one in world.spans._open.values()):
                 return
             await asyncio.sleep(0.01)
 
@@ -185,14 +186,56 @@ def test_a_call_of_a_runtime_with_a_trace_is_in_that(world, transparent: bool) -
     world(work)
 
 
+def test_the_launcher_of_a_traced_program_is_in_its_trace(served, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The launcher as it is shipped, at the real server, on a fake hierarchy: the socket says nothing of a trace."""
+    launcher = str(build(tmp_path))
+    exporter = InMemorySpanExporter()
+    spans = served.on_loop(lambda: Spans(served.registry, exporter))
+    variables = os.environ | {"TRACEPARENT": CONTEXT, "AGENTCG_SOCKET": served.path}
+    assert subprocess.run([launcher, "--", "sleep", "0.2"], env=variables, timeout=60).returncode == 0
+    asyncio.run_coroutine_threadsafe(spans.close(), served.loop).result(20)
+    (span,) = exporter.get_finished_spans()
+    assert (span.name, span.attributes["agentcg.outcome"]) == ("execute_tool sleep", "ok")
+    assert f"{span.context.trace_id:032x}" == CONTEXT.split("-")[1]
+    assert f"{span.parent.span_id:016x}" == CONTEXT.split("-")[2]
+
+
+def test_a_call_that_ends_before_its_trace_is_known_waits_for_that(world, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    known = threading.Event()
+
+    def late(pid: int, started: int) -> object:
+        known.wait(10)
+        return _context_of(pid, started)
+
+    monkeypatch.setattr("agentcg.spans.calls._context_of", late)
+
+    async def work(world: World) -> None:
+        with started(os.environ | {"TRACEPARENT": CONTEXT}) as runtime:
+            world.open()
+            call = world.begin(lease=Lease(runtime.pid))
+            await asyncio.sleep(0)
+            await world.registry.end(call.ref, exit_code=0)
+            await world.registry.close_session(REF, "it was closed")
+            known.set()
+            async with asyncio.timeout(10):
+                while True:
+                    await asyncio.sleep(0.01)
+                    if world.spans.delivery._handed == 2:
+                        break
+            runtime.kill()
+        span = (await world.made())["execute_tool Bash"]
+        assert f"{span.parent.span_id:016x}" == CONTEXT.split("-")[2]
+
+    world(work)
+
+
 @pytest.mark.parametrize("text", ["", "00-0-0-01", "00-" + "0" * 32 + "-" + "0" * 16 + "-01", "x" * 5000])
 def test_what_is_no_context_is_none(world, text: str) -> None:  # type: ignore[no-untyped-def]
     async def work(world: World) -> None:
         with started({"TRACEPARENT": text}) as runtime:
             world.open()
             call = world.begin(lease=Lease(runtime.pid))
-            await asyncio.sleep(0)
-            await asyncio.get_running_loop().run_in_executor(None, lambda: None)
+            await found_parent(world)
             runtime.kill()
         await world.registry.end(call.ref, exit_code=0)
         assert (await world.made())["execute_tool Bash"].links == ()
