@@ -111,7 +111,7 @@ class Spans:
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, CLOSE_SEC)
-        log.info("%d spans were sent, %d dropped", self.delivery.sent, self.delivery.dropped)
+        log.info("%d spans were sent, %d dropped", self.delivery.sent, self.delivery.dropped + self.delivery.waiting)
 
     def _happened(self, event: Event) -> None:
         try:

@@ -35,9 +35,14 @@ class Delivery(SpanProcessor):
         """How many are lost: there was no room for them, or the collector did not take them."""
         return self._turned_away + self._exporter.failed
 
+    @property
+    def waiting(self) -> int:
+        """How many are still to be sent."""
+        return self._handed - self._exporter.sent - self._exporter.failed
+
     def on_end(self, span: ReadableSpan) -> None:
         """Hand over a span. Never waits."""
-        if self._handed - self._exporter.sent - self._exporter.failed >= QUEUE:
+        if self.waiting >= QUEUE:
             self._turned_away += 1
             return
         self._handed += 1

@@ -220,7 +220,7 @@ def test_a_call_that_ends_before_its_trace_is_known_waits_for_that(world, monkey
             async with asyncio.timeout(10):
                 while True:
                     await asyncio.sleep(0.01)
-                    if world.spans.delivery._handed == 2:
+                    if world.spans.delivery.waiting + world.spans.delivery.sent == 2:
                         break
             runtime.kill()
         span = (await world.made())["execute_tool Bash"]

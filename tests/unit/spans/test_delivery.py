@@ -80,7 +80,7 @@ def test_what_a_collector_refuses_is_counted_and_said_once(  # type: ignore[no-u
 
 
 def test_a_collector_that_does_not_answer_holds_no_call_up(  # type: ignore[no-untyped-def]
-    new_registry, collector, monkeypatch: pytest.MonkeyPatch
+    new_registry, collector, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(delivery, "QUEUE", 16)
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
@@ -96,9 +96,11 @@ def test_a_collector_that_does_not_answer_holds_no_call_up(  # type: ignore[no-u
         await calls(registry, 32)
         assert (spans.delivery.sent, spans.delivery.dropped) == (0, 20)
         await spans.close()
-        assert spans.delivery.sent == 0
+        assert (spans.delivery.sent, spans.delivery.waiting) == (0, 16)
 
-    asyncio.run(run())
+    with caplog.at_level(logging.INFO):
+        asyncio.run(run())
+    assert said(caplog) == ["0 spans were sent, 36 dropped"]
 
 
 def test_a_collector_that_is_not_there_holds_no_call_up(  # type: ignore[no-untyped-def]
