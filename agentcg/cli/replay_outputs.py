@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 import click
@@ -16,32 +17,36 @@ from rich.progress import Progress as Bar
 
 from agentcg.errors import AgentcgError
 from agentcg.replay.arm_spec import ArmSpec
-from agentcg.replay.live import Progress
 from agentcg.replay.result import to_json
+from agentcg.replay.rounds import Progress
 from agentcg.replay.rounds_table import render_rounds
 from agentcg.replay.run_folder import FinishedArm
 from agentcg.replay.table import render
 
 __all__ = ["progress", "show"]
 
+QUIET_SEC = 5.0
+"""Between two lines where there is no terminal."""
+
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar on a terminal; elsewhere a line for each new thing. Nothing in the first second."""
+    """A bar on a terminal; elsewhere a line for each new thing, but not all the time. Nothing in the first second."""
     console = Console(stderr=True)
     bar = Bar(console=console, disable=not console.is_terminal, transient=True)
     task = bar.add_task("", total=1.0)
-    began, told = time.monotonic(), ""
+    began, told, told_at = time.monotonic(), "", -inf
 
     def tell(text: str, share: float) -> None:
-        nonlocal told
+        nonlocal told, told_at
         bar.update(task, description=text, completed=share)
-        if time.monotonic() - began < 1:
+        now = time.monotonic()
+        if now - began < 1:
             return
         bar.start()
-        if not console.is_terminal and text != told:
+        if not console.is_terminal and text != told and now - told_at >= QUIET_SEC:
             click.echo(f"agentcg: {text} …", err=True)
-            told = text
+            told, told_at = text, now
 
     try:
         yield tell

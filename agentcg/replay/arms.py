@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +13,7 @@ from agentcg.replay.event_log import EventLog
 from agentcg.replay.follower import Placement
 from agentcg.replay.plan import PlannedCall, SessionPlan
 
-__all__ = ["Arm", "ObservedArm", "Place", "PlacedCall", "Scene", "Verdict"]
+__all__ = ["Arm", "ObservedArm", "Place", "PlacedCall", "Scene", "Verdict", "judge_plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,15 @@ class Verdict:
     """Bytes."""
     cpu_sec: float | None = None
     frozen_sec: float | None = None
+
+
+def judge_plain(status: int) -> Verdict:
+    """Return what anybody can know of a call without agentcg: its exit status. Here only the OOM killer kills."""
+    if status == -signal.SIGKILL:
+        return Verdict("oom_killed", oom_kills=1)
+    if status < 0:
+        return Verdict("signal")
+    return Verdict("exit_status" if status else "ok")
 
 
 class PlacedCall(Protocol):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,15 +22,12 @@ from agentcg.replay.load import load_path
 from agentcg.replay.plain_arms import KnobArm, LoopArm, PlainArm, high_only, static
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmName, ArmResult
-from agentcg.replay.rounds import turns
+from agentcg.replay.rounds import Progress, round_of, turns
 from agentcg.replay.run_folder import FinishedArm, RunFolder
 from agentcg.replay.sampler import sampled
 from agentcg.replay.session import SessionReplay
 
-__all__ = ["Options", "Progress", "replay", "run_arm"]
-
-Progress = Callable[[str, float], None]
-"""Told what is going on, and how far it has come, from 0 to 1."""
+__all__ = ["Options", "replay", "run_arm"]
 
 _TOLD_SEC = 0.5
 
@@ -90,15 +87,11 @@ async def _take_turns(
     try:
         for at, (number, spec) in enumerate(due):
             if not folder.has(number, spec.name):
-                share = partial(_share_of_all, progress, at, len(due), _round_of(number, options.rounds))
+                share = partial(_share_of_all, progress, at, len(due), round_of(number, options.rounds))
                 await _take_turn(number, spec, scene, options, program, folder, share)
     except asyncio.CancelledError:
-        hint = f"go on with {folder.path} by --resume" if folder.path else ""
-        raise AgentcgError("the replay was interrupted; what it had made is removed", hint=hint) from None
-
-
-def _round_of(number: int, rounds: int) -> str:
-    return f"round {number + 1} of {rounds}, " if rounds > 1 else ""
+        message = "the replay was interrupted; what it had made is removed"
+        raise AgentcgError(message, hint=folder.resume_hint) from None
 
 
 def _share_of_all(progress: Progress, at: int, count: int, where: str, text: str, share: float) -> None:

@@ -18,27 +18,18 @@ from agentcg.cgroup import files
 from agentcg.cgroup.node import Leaf
 from agentcg.errors import AgentcgError, Unsupported
 from agentcg.kernel.sys import set_parent_death_signal
-from agentcg.replay.arms import Place, Scene, Verdict
+from agentcg.replay.arms import Place, Scene, Verdict, judge_plain
 from agentcg.replay.event_log import EventLog
 from agentcg.replay.events import Frozen, Thawed
 from agentcg.replay.follower import Placement
 from agentcg.replay.plan import PlannedCall, SessionPlan
 
-__all__ = ["KnobArm", "Knobs", "LoopArm", "PlainArm", "high_only", "judge_plain", "static"]
+__all__ = ["KnobArm", "Knobs", "LoopArm", "PlainArm", "high_only", "static"]
 
 READY_SEC = 30.0
 
 Knobs: TypeAlias = Callable[[Scene, SessionPlan], Mapping[str, int]]
 """For a session, the control files to write and the numbers."""
-
-
-def judge_plain(status: int) -> Verdict:
-    """Return what anybody can know of a call without agentcg: its exit status. Here only the OOM killer kills."""
-    if status == -signal.SIGKILL:
-        return Verdict("oom_killed", oom_kills=1)
-    if status < 0:
-        return Verdict("signal")
-    return Verdict("exit_status" if status else "ok")
 
 
 class PlainArm:

@@ -85,6 +85,11 @@ class RunFolder:
         """Whether an arm of a round has finished."""
         return any((done.round, done.arm) == (number, arm) for done in self.results)
 
+    @property
+    def resume_hint(self) -> str:
+        """How to go on with it."""
+        return "" if self.path is None else f"go on with {self.path} by --resume"
+
     def append(self, done: FinishedArm, events: Sequence[Event]) -> None:
         """Keep what has finished, and what happened in it. With a path it is on disk afterwards."""
         if self.path is not None:

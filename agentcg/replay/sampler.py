@@ -25,14 +25,16 @@ MOST = 600
 
 
 class Samples:
-    """Samples that cover however long it takes."""
+    """Samples that cover however long it takes, evenly."""
 
     def __init__(self) -> None:
         self.period_sec = PERIOD_SEC
         self.kept: list[Sample] = []
 
     def add(self, sample: Sample) -> None:
-        """Add what came a period after the one before."""
+        """Add what came a period after the last one; what came sooner is dropped."""
+        if self.kept and sample.t < self.kept[-1].t + self.period_sec - PERIOD_SEC / 2:
+            return
         self.kept.append(sample)
         if len(self.kept) > MOST:
             self.kept = self.kept[::2]  # The first and the last stay.

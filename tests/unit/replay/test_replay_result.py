@@ -5,7 +5,7 @@ import io
 
 from rich.console import Console
 
-from agentcg.replay.plain_arms import judge_plain
+from agentcg.replay.arms import judge_plain
 from agentcg.replay.result import ArmResult, CallResult, Latency, SessionResult, latency, to_json
 from agentcg.replay.table import render
 
