@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A replay without processes: the same sessions, the same arms, and a model of the host in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from math import inf
+from random import Random
+
+from agentcg.errors import Unsupported
+from agentcg.replay.arm_spec import ArmSpec
+from agentcg.replay.events import Event, Killed, Sample, Tell, Throttled
+from agentcg.replay.plan import SessionPlan
+from agentcg.replay.result import ArmResult
+from agentcg.replay.simulation.group import Group
+from agentcg.replay.simulation.host import SimulatedHost
+from agentcg.replay.simulation.machine import Machine
+from agentcg.replay.simulation.place import SimulatedArm
+from agentcg.replay.simulation.plain import PlainArm
+from agentcg.replay.simulation.session import Run, SimulatedSession
+from agentcg.replay.simulation.worker import Worker
+
+__all__ = ["simulate"]
+
+SAMPLE_SEC = 0.1
+
+
+def simulate(
+    plans: Sequence[SessionPlan],
+    arm: ArmSpec,
+    host: SimulatedHost,
+    *,
+    speed: float = 1.0,
+    seed: int = 0,
+    tell: Tell | None = None,
+    starts: Sequence[float] = (),
+    timeout_sec: float = inf,
+) -> ArmResult:
+    """Simulate the replay of sessions side by side in one arm. The same input gives the same result.
+
+    :param seed: of what is left to chance: how long a process takes to start
+    :param tell: told of everything that happens
+    :param starts: when each session begins, seconds; all at once if left out
+    :param timeout_sec: what has not finished by then counts as ``timed_out``
+    :raises InvalidInput: if the arm's policy cannot be read
+    """
+    machine = Machine(host)
+    heard = tell or _nobody
+    clock = machine.clock
+    machine.on_oom = lambda process: heard(Killed(clock.now, *process.name, "the OOM killer chose it"))
+    machine.on_slowed = lambda process: heard(Throttled(clock.now, *process.name, "it came to a memory.high"))
+    simulated = _arm(machine, plans, arm)
+    starter = Worker(machine, Group("replay", machine.root))
+    run = Run(machine, simulated, starter, Random(seed), speed, heard)  # noqa: S311  not for secrets
+    sessions = [SimulatedSession(plan, run) for plan in plans]
+    for index, session in enumerate(sessions):
+        clock.at(starts[index] if starts else 0.0, session.start)
+    if tell is not None:
+        _sample(machine, sessions, tell)
+    machine.run(timeout_sec)
+    for session in sessions:
+        session.stop()
+    return ArmResult(
+        arm=arm.name,
+        memory_max=host.memory_max,
+        speed=speed,
+        wall_sec=max((session.ended for session in sessions), default=0.0),
+        sessions=[session.result() for session in sessions],
+        memory_peak=round(simulated.node.peak),
+        oom_kills=machine.oom_kills,
+    )
+
+
+def _nobody(event: Event) -> None:
+    pass
+
+
+def _sample(machine: Machine, sessions: Sequence[SimulatedSession], tell: Tell) -> None:
+    """Tell what everybody holds, now and then, until all are over."""
+    open_places = {session.plan.name: session.place.group for session in sessions if session.place and not session.over}
+    memory = {name: round(group.usage) for name, group in open_places.items()}
+    cpu = {name: group.all_cpu_sec() for name, group in open_places.items()}
+    tell(Sample(machine.clock.now, memory, cpu, sum(memory.values())))
+    left = [session for session in sessions if not session.over]
+    if left:
+        machine.clock.after(SAMPLE_SEC, partial(_sample, machine, left, tell))
+
+
+def _arm(machine: Machine, plans: Sequence[SessionPlan], arm: ArmSpec) -> SimulatedArm:
+    if arm.kind == "none" or arm.kind == "static" or arm.kind == "high-only":
+        return PlainArm(machine, plans, arm.kind)
+    raise Unsupported(f"the arm {arm.name} cannot be simulated", hint="there are none, static and high-only")
