@@ -10,6 +10,7 @@ import click
 
 from agentcg.cli.replay_inputs import arms_of, describe, open_folder, plans_of, protected_of, replay_options
 from agentcg.cli.replay_outputs import progress, show
+from agentcg.cli.replay_simulated import simulated
 from agentcg.replay.live import Options
 from agentcg.replay.live import replay as run_live
 from agentcg.units import parse_duration, parse_size
@@ -22,9 +23,11 @@ def replay() -> None:
     """Replay recorded sessions."""
 
 
+replay.add_command(simulated)
+
+
 @replay.command()
 @replay_options
-@click.option("--timeout", metavar="DURATION", default="10m", show_default=True, help="For each arm.")
 @click.option("--warm-up", is_flag=True, help="Touch all memory of this virtual machine once before measuring.")
 def live(
     arms: tuple[str, ...],
@@ -35,11 +38,11 @@ def live(
     agent_memory: str | None,
     policy: str,
     protected: tuple[str, ...],
+    timeout: str,
     output: Path | None,
     resume: bool,
     json_file: Path | None,
     recordings: tuple[str, ...],
-    timeout: str,
     warm_up: bool,
 ) -> None:
     """Replay sessions side by side under one memory limit, without agentcg and with it.

@@ -39,6 +39,7 @@ _OPTIONS = (
     click.option("--agent-memory", metavar="SIZE", help="What each agent holds besides what was recorded."),
     click.option("--policy", default="default", show_default=True, help="The policy of the arm agentcg."),
     click.option("--protect", "protected", multiple=True, metavar="NAME[:SIZE]", help="Reserve this session's memory."),
+    click.option("--timeout", metavar="DURATION", default="10m", show_default=True, help="For each arm."),
     click.option("-o", "--output", metavar="RUN", type=_FILE, help="Keep results and events in this folder."),
     click.option("--resume", is_flag=True, help="Go on with the run in this folder."),
     click.option("--json", "json_file", metavar="FILE", type=_FILE, help="Write the result there."),

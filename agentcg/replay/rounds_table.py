@@ -118,7 +118,7 @@ def _estimate(values: Sequence[float]) -> Text:
 
 
 def _text(found: Estimate) -> Text:
-    value, low, high = (f"{number:.0f}" if number >= 100 else f"{number:.2f}" for number in found)
+    value, low, high = (f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f}" for number in found)
     return Text(f"{value} [{low}, {high}]")
 
 

@@ -53,7 +53,7 @@ def test_each_session_of_all_rounds_has_its_medians_and_what_they_are_over_the_f
         ["", "calls failed", "in 0 of 3", "in 0 of 3"],
         ["", "x", "2.00 [2.00, 2.00]", "1.50 [1.50, 1.50]"],
         ["", "over without agentcg", "", "0.75 [0.75, 0.75]"],
-        ["", "growth P95, ms", "50.00 [50.00, 50.00]", "50.00 [50.00, 50.00]"],
+        ["", "growth P95, ms", "50.0 [50.0, 50.0]", "50.0 [50.0, 50.0]"],
         ["low", "died", "in 1 of 3", "in 0 of 3"],
         ["", "not finished", "in 0 of 3", "in 0 of 3"],
         ["", "calls failed", "in 1 of 3", "in 0 of 3"],
@@ -61,7 +61,7 @@ def test_each_session_of_all_rounds_has_its_medians_and_what_they_are_over_the_f
         ["", "x", "2.50 [2.00, 3.00]", "3.50 [3.00, 4.00]"],
         # Of the rounds in which it finished under both: 3 and 4 over 2 and 3.
         ["", "over without agentcg", "", "1.40 [1.33, 1.50]"],
-        ["", "growth P95, ms", "50.00 [50.00, 50.00]", "50.00 [50.00, 50.00]"],
+        ["", "growth P95, ms", "50.0 [50.0, 50.0]", "50.0 [50.0, 50.0]"],
         ["all", "somebody died", "in 1 of 3", "in 0 of 3"],
         ["", "peak", "2.0 MiB", "2.0 MiB"],
     ]
