@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from agentcg.replay.events import CallEnded, Limits
+from agentcg.replay.events import Sample as SampleEvent
+from agentcg.replay.run_folder import read_run
 from agentcg.trace.demand import demand
 from agentcg.trace.format import read, write
 from agentcg.trace.model import RecordedCall, Recording, Sample
@@ -67,6 +70,37 @@ def test_who_dies_without_agentcg_and_with_it(tmp_path: Path) -> None:
     for arm in arms.values():
         assert arm["memoryPeak"] <= 150 * MB
     assert managed["high"]["completionSec"] >= 4.0
+    assert left() == []
+
+
+@pytest.mark.timeout(300)
+def test_every_arm_sets_its_limits_and_its_events_are_kept(tmp_path: Path) -> None:
+    high = recording(tmp_path / "high.jsonl", 60 * MB, 20 * MB)
+    low = recording(tmp_path / "low.jsonl", 30 * MB, 10 * MB)
+    arms = ["none", "static", "high-only", "agentcg"]
+    arms += ["psi-loop"] if Path("/proc/pressure/memory").exists() else []
+    chosen = [word for arm in arms for word in ("--arm", arm)]
+    arguments = ["--memory-max", "400M", "--speed", "4", "--protect", "high:100M", "-o", tmp_path / "run", high, low]
+    done = replay(*chosen, *arguments)
+    output, _ = done.communicate(timeout=200)
+    assert done.returncode == 0, output
+
+    run = read_run(tmp_path / "run")
+    assert [done.arm for done in run.results] == arms
+    limits: dict[str, list[Limits]] = {}
+    for done_arm in run.results:
+        assert [session.state for session in done_arm.result.sessions] == ["finished", "finished"]
+        events = list(run.events(0, done_arm.arm))
+        assert [event.t for event in events] == sorted(event.t for event in events)
+        assert max(event.memory.get("high", 0) for event in events if isinstance(event, SampleEvent)) >= 60 * MB
+        ended = [event for event in events if isinstance(event, CallEnded)]
+        assert [event.outcome for event in ended] == ["ok"] * 6
+        assert all((event.peak_bytes is not None) == (done_arm.arm == "agentcg") for event in ended)
+        limits[done_arm.arm] = [event for event in events if isinstance(event, Limits)]
+    both = {"high", "low"}
+    assert next(one.max for one in limits["static"] if one.max.keys() == both) == dict.fromkeys(both, 200 << 20)
+    assert next(one.high for one in limits["high-only"] if one.high.keys() == both) == {"high": None, "low": 300 << 20}
+    assert any(one.reserved == 100 << 20 for one in limits["agentcg"])
     assert left() == []
 
 

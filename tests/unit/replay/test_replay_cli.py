@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``agentcg replay live`` and ``agentcg record`` from outside, where they refuse."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from agentcg.cli.record import record
 from agentcg.cli.replay import replay
 from agentcg.errors import InvalidInput, Unsupported
 from agentcg.replay import host
+from agentcg.replay.result import ArmResult, SessionResult, latency
+from agentcg.replay.run_folder import FinishedArm, read_run
 from agentcg.trace.format import write
 from agentcg.trace.model import RecordedCall, Recording, Sample
 
@@ -100,3 +103,52 @@ def test_record_needs_a_daemon(tmp_path):
         run(record, "--socket", tmp_path / "gone.sock", "-o", tmp_path / "out.jsonl", "--", "true")
     assert "agentcg daemon" in caught.value.hint
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_arm_that_is_none_and_a_folder_that_is_not_there(recording):
+    with pytest.raises(InvalidInput, match="--arm: there is no arm 'loop'"):
+        run(replay, "live", "--arm", "loop", recording)
+    with pytest.raises(InvalidInput, match="--resume: there is no folder to go on with"):
+        run(replay, "live", "--resume", recording)
+
+
+def test_the_run_is_described_and_its_rounds_are_shown_and_written(recording, tmp_path, monkeypatch):
+    def live(plans, options, folder, progress):
+        seen.append(options)
+        for number in range(options.rounds):
+            for spec in options.arms[::-1]:
+                session = SessionResult(
+                    name=plans[0].name,
+                    recording="r",
+                    protected=False,
+                    reserve=None,
+                    state="finished",
+                    completion_sec=2.0,
+                    recorded_sec=1.0,
+                    calls_recorded=1,
+                    calls_started=1,
+                    failed=[],
+                    growth=latency([]),
+                    boundaries=latency([]),
+                    oom_kills_agent=0,
+                    oom_kills_call=0,
+                )
+                folder.append(FinishedArm(number, spec.name, ArmResult(spec.name, 1, 1.0, 1.0, [session]), 1.0), [])
+
+    seen = []
+    monkeypatch.setattr("agentcg.cli.replay.run_live", live)
+    arguments = ["--arm", "static", "--arm", "agentcg", "--policy", "p.toml", "--rounds", 2, "--seed", 5, "-o"]
+    result = run(replay, "live", *arguments, tmp_path / "run", "--json", tmp_path / "out.json", recording)
+    assert "2 rounds of 1 sessions" in result.stdout
+    assert [(spec.name, spec.policy) for spec in seen[0].arms] == [("static", "default"), ("agentcg", "p.toml")]
+
+    description = read_run(tmp_path / "run").description
+    assert (description.mode, description.arms, description.seed) == ("live", ["static", "agentcg"], 5)
+    assert description.options == {"policy": "p.toml", "agentMemory": 0, "timeoutSec": 600.0, "warmUp": False}
+    assert [session.name for session in description.sessions or ()] == ["r"]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [(arm["round"], arm["arm"]) for arm in written["arms"]] == [
+        (number, arm) for number in (0, 1) for arm in ("static", "agentcg")
+    ]
+    with pytest.raises(InvalidInput, match=r"run\.json: options\.policy: is \"p\.toml\" in .* and \"default\" now"):
+        run(replay, "live", *arguments[:4], *arguments[6:], tmp_path / "run", "--resume", recording)
