@@ -80,10 +80,11 @@ class RunFolder:
     def __init__(self, path: Path | None = None, results: Sequence[FinishedArm] = ()) -> None:
         self.path = path
         self.results = list(results)
+        self._finished = {(done.round, done.arm) for done in results}
 
     def has(self, number: int, arm: str) -> bool:
         """Whether an arm of a round has finished."""
-        return any((done.round, done.arm) == (number, arm) for done in self.results)
+        return (number, arm) in self._finished
 
     @property
     def resume_hint(self) -> str:
@@ -95,6 +96,7 @@ class RunFolder:
         if self.path is not None:
             _append(self.path, done, sorted(events, key=lambda event: event.t))
         self.results.append(done)
+        self._finished.add((done.round, done.arm))
 
 
 def _append(path: Path, done: FinishedArm, events: Sequence[Event]) -> None:
