@@ -59,7 +59,8 @@ def show(results: Sequence[FinishedArm], arms: Sequence[ArmSpec], json_file: Pat
     order = [arm.name for arm in arms]
     ordered = sorted(results, key=lambda done: (done.round, order.index(done.arm)))
     several = any(done.round for done in ordered)
-    table = render_rounds(ordered, order) if several else render([done.result for done in ordered])
+    with Console(stderr=True).status("working out medians and intervals"):
+        table = render_rounds(ordered, order) if several else render([done.result for done in ordered])
     Console(highlight=False).print(table)
     if json_file is not None:
         values = to_json([(done.round, done.result) for done in ordered], kernel=os.uname().release, **run)

@@ -119,6 +119,8 @@ def open_run(path: Path, description: RunDescription, *, resume: bool = False) -
     """
     _check_names(description.arms)
     if not (path / _DESCRIPTION).exists():
+        if (path / _RESULTS).exists():
+            raise InvalidInput(str(path), f"there are results without {_DESCRIPTION}", hint="choose another -o")
 
         def begin() -> None:
             path.mkdir(parents=True, exist_ok=True)

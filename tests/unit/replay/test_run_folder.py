@@ -166,6 +166,13 @@ def test_what_is_no_run_is_refused(tmp_path):
         read_run(tmp_path)
 
 
+def test_results_of_nobody_knows_what_are_not_added_to(tmp_path):
+    open_run(tmp_path, DESCRIPTION).append(done(0, "none"), [])
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InvalidInput, match=r"there are results without run\.json"):
+        open_run(tmp_path, DESCRIPTION, resume=True)
+
+
 def test_arms_that_would_share_a_file_are_refused(tmp_path):
     both = msgspec.structs.replace(DESCRIPTION, arms=["agentcg=a/b.toml", "agentcg=a-b.toml"])
     with pytest.raises(InvalidInput, match=r"--arm: agentcg=a/b\.toml and agentcg=a-b\.toml would have the same file"):
