@@ -34,11 +34,11 @@ def render_rounds(results: Sequence[FinishedArm], arms: Sequence[str]) -> Render
         title=f"{number} rounds of {len(first.result.sessions)} sessions at {first.result.speed:g} times the recorded "
         f"pace, {format_size(first.result.memory_max)} for all",
         title_justify="left",
-        caption="medians of the rounds, and where they lie with 95 % confidence; "
+        caption="in how many rounds; medians of the rounds, and where they lie with 95 % confidence; "
         "x: of the recorded time at this pace; several sessions of a round: the median of those that finished",
         caption_justify="left",
     )
-    table.add_column("Sessions")
+    table.add_column("Sessions", overflow="fold")
     table.add_column("")
     for arm in arms:
         table.add_column(title_of(arm))
@@ -76,7 +76,7 @@ def _all_sessions(done: dict[int, FinishedArm]) -> Rounds:
 
 def _in_rounds(group: Rounds, happened: Callable[[SessionResult], bool], style: str) -> Text:
     number = sum(any(map(happened, sessions)) for sessions in group.values())
-    return Text(f"in {number} of {len(group)}", style=style if number else "green")
+    return Text(f"{number} of {len(group)}", style=style if number else "green")
 
 
 def _died(group: Rounds) -> Text:

@@ -48,21 +48,21 @@ def test_each_session_of_all_rounds_has_its_medians_and_what_they_are_over_the_f
         results.append(done(number, "none", session("high", 4.0, protected=True), died))
         results.append(done(number, "agentcg", session("high", 3.0, protected=True), session("low", 6.0 + number)))
     assert rows(results, ["none", "agentcg"]) == [
-        ["high", "died", "in 0 of 3", "in 0 of 3"],
-        ["", "not finished", "in 0 of 3", "in 0 of 3"],
-        ["", "calls failed", "in 0 of 3", "in 0 of 3"],
+        ["high", "died", "0 of 3", "0 of 3"],
+        ["", "not finished", "0 of 3", "0 of 3"],
+        ["", "calls failed", "0 of 3", "0 of 3"],
         ["", "x", "2.00 [2.00, 2.00]", "1.50 [1.50, 1.50]"],
         ["", "over without agentcg", "", "0.75 [0.75, 0.75]"],
         ["", "growth P95, ms", "50.0 [50.0, 50.0]", "50.0 [50.0, 50.0]"],
-        ["low", "died", "in 1 of 3", "in 0 of 3"],
-        ["", "not finished", "in 0 of 3", "in 0 of 3"],
-        ["", "calls failed", "in 1 of 3", "in 0 of 3"],
+        ["low", "died", "1 of 3", "0 of 3"],
+        ["", "not finished", "0 of 3", "0 of 3"],
+        ["", "calls failed", "1 of 3", "0 of 3"],
         # Of the two rounds in which it finished: 2 and 3 times the recorded length.
         ["", "x", "2.50 [2.00, 3.00]", "3.50 [3.00, 4.00]"],
         # Of the rounds in which it finished under both: 3 and 4 over 2 and 3.
         ["", "over without agentcg", "", "1.40 [1.33, 1.50]"],
         ["", "growth P95, ms", "50.0 [50.0, 50.0]", "50.0 [50.0, 50.0]"],
-        ["all", "somebody died", "in 1 of 3", "in 0 of 3"],
+        ["all", "somebody died", "1 of 3", "0 of 3"],
         ["", "peak", "2.0 MiB", "2.0 MiB"],
     ]
 
@@ -75,7 +75,7 @@ def test_rounds_with_sessions_of_their_own_have_the_protected_and_the_others():
     found = rows(results, ["none"])
     assert [row[0] for row in found if row[0]] == ["protected", "others", "all"]
     assert found[3][1:] == ["x", "2.00 [1.00, 3.00]"]
-    assert [row[2] for row in found[6:9]] == ["in 1 of 2", "in 1 of 2", "in 0 of 2"]
+    assert [row[2] for row in found[6:9]] == ["1 of 2", "1 of 2", "0 of 2"]
     assert found[9][1:] == ["x", "3.00 [3.00, 3.00]"]
 
 
