@@ -58,8 +58,6 @@ class Machine:
         """Called when somebody begins to grow, or memory is given back."""
         self.oom_kills = 0
         """Processes killed for want of memory."""
-        self.on_oom: Callable[[Process], None] = lambda process: None
-        """Told of each of them."""
         self.on_slowed: Callable[[Process], None] = lambda process: None
         """Told of a process that is made to wait at a memory.high for the first time."""
         self._at = 0.0
@@ -290,7 +288,6 @@ class Machine:
         for process in list(whole[-1].all_processes()) if whole else [victim]:
             process.group.kills += 1
             self.oom_kills += 1
-            self.on_oom(process)
             self.kill(process)
 
     def _see_again(self, group: Group) -> None:

@@ -26,9 +26,6 @@ class SimulatedCall(Protocol):
     def end(self, signal: int, judged: Callable[[Verdict], None]) -> None:
         """Its process was ended by ``signal``, or by itself if that is 0. ``judged`` is told the verdict."""
 
-    def frozen_sec(self) -> float | None:
-        """For how long it was stopped, as far as anybody knows."""
-
 
 class SimulatedPlace(Protocol):
     """Where one session lives."""

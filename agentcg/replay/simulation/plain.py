@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from agentcg.replay.arms import Verdict, judge_plain
+from agentcg.replay.arms import Verdict
+from agentcg.replay.plain_arms import judge_plain
 from agentcg.replay.plan import PlannedCall, SessionPlan
 from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.machine import Machine
@@ -62,6 +63,3 @@ class PlainCall:
 
     def end(self, signal: int, judged: Callable[[Verdict], None]) -> None:
         judged(judge_plain(-signal))
-
-    def frozen_sec(self) -> float | None:
-        return None

@@ -10,7 +10,7 @@ from random import Random
 
 from agentcg.errors import AgentcgError
 from agentcg.replay.arms import Verdict
-from agentcg.replay.events import CallBegan, CallEnded, SessionBegan, SessionEnded, Tell
+from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded, Tell
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
 from agentcg.replay.result import CallResult, SessionResult, State, latency
 from agentcg.replay.schedule import FollowPiece, Schedule
@@ -130,6 +130,7 @@ class SimulatedSession:
     def _agent_ended(self, signal: int) -> None:
         if signal and self._state is None:
             self._oom_agent += 1
+            self._run.tell(Killed(self._clock.now, self.plan.name, None, "the OOM killer ended its agent"))
             self._finish("died", "the OOM killer ended its agent")
 
     # Calls
@@ -181,22 +182,21 @@ class SimulatedSession:
         self._oom_call += bool(verdict.oom_kills)
         if verdict.outcome != "ok":
             self._failed.append(CallResult(planned.id, planned.command, verdict.outcome, verdict.advice))
-        process, frozen_sec = call.process, call.placed.frozen_sec() if call.placed else None
-        self._run.tell(
-            CallEnded(
-                self._clock.now,
-                self.plan.name,
-                planned.id,
-                verdict.outcome,
-                verdict.advice,
-                round(process.peak) if process else None,
-                process.cpu_sec if process else None,
-                frozen_sec,
-            )
-        )
+        self._tell_end(call, verdict)
         if self._schedule is not None:
             self._schedule.call_ended(planned.id, self._clock.now, killed=verdict.outcome != "ok")
         self._advance()
+
+    def _tell_end(self, call: _Call, verdict: Verdict) -> None:
+        now, name, process = self._clock.now, self.plan.name, call.process
+        if verdict.oom_kills:
+            self._run.tell(Killed(now, name, call.planned.id, "the OOM killer ended it"))
+        peak = None if process is None else round(process.peak)
+        cpu_sec = None if process is None else process.cpu_sec
+        ended = CallEnded(
+            now, name, call.planned.id, verdict.outcome, verdict.advice, peak, cpu_sec, verdict.frozen_sec
+        )
+        self._run.tell(ended)
 
     # The end
 

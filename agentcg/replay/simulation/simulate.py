@@ -10,7 +10,7 @@ from random import Random
 
 from agentcg.errors import Unsupported
 from agentcg.replay.arm_spec import ArmSpec
-from agentcg.replay.events import Event, Killed, Sample, Tell, Throttled
+from agentcg.replay.events import Event, Sample, Tell, Throttled
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmResult
 from agentcg.replay.simulation.group import Group
@@ -24,6 +24,8 @@ from agentcg.replay.simulation.worker import Worker
 __all__ = ["simulate"]
 
 SAMPLE_SEC = 0.1
+SAMPLES = 600
+"""After so many samples, those that follow are twice as far apart."""
 
 
 def simulate(
@@ -48,7 +50,6 @@ def simulate(
     machine = Machine(host)
     heard = tell or _nobody
     clock = machine.clock
-    machine.on_oom = lambda process: heard(Killed(clock.now, *process.name, "the OOM killer chose it"))
     machine.on_slowed = lambda process: heard(Throttled(clock.now, *process.name, "it came to a memory.high"))
     simulated = _arm(machine, plans, arm)
     starter = Worker(machine, Group("replay", machine.root))
@@ -76,15 +77,16 @@ def _nobody(event: Event) -> None:
     pass
 
 
-def _sample(machine: Machine, sessions: Sequence[SimulatedSession], tell: Tell) -> None:
+def _sample(machine: Machine, sessions: Sequence[SimulatedSession], tell: Tell, number: int = 0) -> None:
     """Tell what everybody holds, now and then, until all are over."""
-    open_places = {session.plan.name: session.place.group for session in sessions if session.place and not session.over}
-    memory = {name: round(group.usage) for name, group in open_places.items()}
-    cpu = {name: group.all_cpu_sec() for name, group in open_places.items()}
-    tell(Sample(machine.clock.now, memory, cpu, sum(memory.values())))
     left = [session for session in sessions if not session.over]
+    groups = {session.plan.name: session.place.group for session in left if session.place is not None}
+    memory = {name: round(group.usage) for name, group in groups.items()}
+    cpu = {name: round(group.all_cpu_sec(), 6) for name, group in groups.items()}
+    tell(Sample(machine.clock.now, memory, cpu, sum(memory.values())))
     if left:
-        machine.clock.after(SAMPLE_SEC, partial(_sample, machine, left, tell))
+        pause = SAMPLE_SEC * 2 ** (number // SAMPLES)
+        machine.clock.after(pause, partial(_sample, machine, left, tell, number + 1))
 
 
 def _arm(machine: Machine, plans: Sequence[SessionPlan], arm: ArmSpec) -> SimulatedArm:
