@@ -17,8 +17,9 @@ from agentcg.control.decide import decide, yields
 from agentcg.control.guard import Guard
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
+from agentcg.control.pace import FIRST_WEIGHT, PAUSE_SEC, PLAIN_WEIGHT, Credit, is_due, moves, next_tick_sec, stage_of
 from agentcg.control.registry import Registry
-from agentcg.control.reserve import ALERT, Stage, margin
+from agentcg.control.reserve import Stage
 from agentcg.control.stops import Stops
 from agentcg.control.view import Mechanism, Plan, SessionView, Settings, Snapshot
 from agentcg.errors import Unsupported
@@ -30,20 +31,6 @@ __all__ = ["Controller"]
 
 log = logging.getLogger("agentcg.control")
 
-TICK_SEC = 0.01
-"""While a protected session lives beside others: how often its growth is looked for."""
-LOOK_SEC = 0.1
-"""How often everybody is looked at while they have a wall."""
-GROWN = 2 << 20
-"""Growth of all that are not protected after which everybody is looked at before that time."""
-TRIP_STEP = 2 << 20
-"""A tripwire is moved if it would move by this at least."""
-FIRST_WEIGHT, PLAIN_WEIGHT = 10_000, 100
-"""cpu.weight of the protected against that of all others, while there are any; without, both are plain."""
-CALM = 0.05
-"""How far below the line of alert, as a part of the wall, they have to be for it to end."""
-PAUSE_SEC = 0.005
-"""The least time between two looks for which the kernel's events call."""
 FREEZING: frozenset[Mechanism] = frozenset(("hold", "tripwire", "yield"))
 """What needs somebody who thaws if we die."""
 
@@ -74,7 +61,7 @@ class Controller:
         self._reclaiming: set[asyncio.Task[None]] = set()
         self._protected_grew: float | None = None
         self._yielding = False
-        self._credit, self._credited = 0.0, time.monotonic()
+        self._credit = Credit(settings.yield_max_sec, time.monotonic())
         self._killed: float | None = None
         self._reclaimed: float | None = None
         self._followed: dict[SessionRef, int] = {}  # What undeclared protected sessions held when last reserved for.
@@ -203,8 +190,7 @@ class Controller:
         self._stay_alert()
         due = self._wall != self._wall_at_look
         if self._at_stake and self._wall is not None:
-            due = due or abs(shared - self._shared_at_look) >= GROWN
-            due = due or (now - self._looked >= LOOK_SEC and (self._stops.any or shared != self._shared_at_look))
+            due = due or is_due(now - self._looked, shared, self._shared_at_look, stopped=self._stops.any)
         if due:
             self.look()
             return
@@ -230,14 +216,15 @@ class Controller:
             self._guard.beat()
         else:
             self._guard.arm(False)
-        others = bool(self._watches)
-        alert = self._wall is not None and self._alert
-        if (others and (self._gauges or alert)) or self._yielding:
-            self._timer = self._loop.call_later(TICK_SEC, self._tick)
-        elif self._stops.any or self._gauges or (self._wall is not None and others):
-            self._timer = self._loop.call_later(LOOK_SEC, self._tick)
-        else:
-            self._timer = None
+        wait = next_tick_sec(
+            protected=bool(self._gauges),
+            others=bool(self._watches),
+            walled=self._wall is not None,
+            alert=self._alert,
+            stopped=self._stops.any,
+            yielding=self._yielding,
+        )
+        self._timer = None if wait is None else self._loop.call_later(wait, self._tick)
 
     def look(self) -> None:
         """Look at everybody, decide, and act."""
@@ -265,16 +252,9 @@ class Controller:
 
     def _stay_alert(self) -> None:
         """Watch closely while the others are near a wall; the kernel tells when they come there."""
-        wall, stage = self._wall, self._registry.reserves.stage
-        if wall is None:
-            return
-        if self._shared.last <= wall * (ALERT - (CALM if stage else 0.01)):
-            stage = Stage.CALM
-        elif (self._shared_tripped or stage is Stage.PRESSED) and self._shared.last > wall - 2 * margin(wall):
-            stage = Stage.PRESSED
-        else:
-            stage = Stage.ALERT
-        self._registry.reserves.reach(stage)
+        wall, reserves = self._wall, self._registry.reserves
+        if wall is not None:
+            reserves.reach(stage_of(reserves.stage, self._shared.last, wall, tripped=self._shared_tripped))
 
     @property
     def _alert(self) -> bool:
@@ -325,8 +305,7 @@ class Controller:
             self._kill(*plan.kill)
 
     def _set_tripwire(self, ref: SessionRef, high: int | None) -> None:
-        before = self._trips.get(ref)
-        if before == high or (before is not None and high is not None and abs(high - before) < TRIP_STEP):
+        if not moves(self._trips.get(ref), high):
             return
         live = self._registry.sessions.get(ref)
         if live is None or live.closing or self._dry_run:
@@ -336,11 +315,8 @@ class Controller:
         self._registry.tree.trip(live.node, high)
 
     def _earn(self, now: float) -> float:
-        """Return the credit for yielding, which is spent while it goes on, and earned at the same rate otherwise."""
-        since, self._credited = now - self._credited, now
-        self._credit += -since if self._yielding else since
-        self._credit = min(max(self._credit, 0.0), self._settings.yield_max_sec)
-        return self._credit
+        """Return the credit for yielding."""
+        return self._credit.earn(now, yielding=self._yielding)
 
     def _yield(self, wanted: bool, now: float) -> None:
         if wanted == self._yielding or self._dry_run:

@@ -11,7 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["ALERT", "Bounds", "Stage", "bounds", "margin", "reserve_of"]
+from agentcg.errors import InvalidInput
+from agentcg.policy.budget import PAGE
+from agentcg.units import format_size
+
+__all__ = ["ALERT", "Bounds", "Stage", "bounds", "check", "margin", "reserve_of"]
 
 ALERT = 3 / 4
 """From this part of the wall on, those behind it are watched closely. Up to there the kernel's own event, when the
@@ -63,6 +67,22 @@ def reserve_of(claim: int | None, peak: int) -> int:
     if claim is None:
         return ahead & ~4095
     return claim if peak <= claim else ahead & ~4095
+
+
+def check(declared: int, granted: int | None, left: int | None) -> None:
+    """See whether what a new session declares can be set aside.
+
+    :param granted: what the policy lets it have
+    :param left: what is not set aside yet
+    :raises InvalidInput: if it cannot
+    """
+    cut = granted is not None and granted < declared - PAGE
+    if cut or (left is not None and declared > left):
+        raise InvalidInput(
+            "budget.memoryMax",
+            f"{format_size(declared)} cannot be reserved",
+            hint=f"{format_size(left)} are left, and the policy grants a session {format_size(granted)}",
+        )
 
 
 def bounds(

@@ -9,11 +9,8 @@ from collections.abc import Iterable, Mapping
 from agentcg.cgroup.tree import Tree
 from agentcg.cgroup.usage import memory_current, memory_peak
 from agentcg.control.live import LiveSession
-from agentcg.control.reserve import Stage, bounds, reserve_of
-from agentcg.errors import InvalidInput
+from agentcg.control.reserve import Stage, bounds, check, reserve_of
 from agentcg.model import Budget, SessionRef
-from agentcg.policy.budget import PAGE
-from agentcg.units import format_size
 
 __all__ = ["Reserves"]
 
@@ -50,13 +47,8 @@ class Reserves:
     def check(self, declared: int, granted: Budget) -> None:
         """:raises InvalidInput: if ``declared`` bytes cannot be set aside for a new session"""
         left = None if self._capacity is None else self._capacity - sum(self._all())
-        cut = granted.memory_max is not None and granted.memory_max < declared - PAGE
-        if cut or (left is not None and declared > left):
-            raise InvalidInput(
-                "budget.memoryMax",
-                f"{format_size(declared)} cannot be reserved",
-                hint=f"{format_size(left)} are left, and the policy grants a session {format_size(granted.memory_max)}",
-            )
+        left = None if self._capacity is None else self._capacity - sum(self._all())
+        check(declared, granted.memory_max, left)
 
     def _all(self, tenant: str | None = None) -> Iterable[int]:
         for live in self._sessions.values():

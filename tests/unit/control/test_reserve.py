@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentcg.control.reserve import Bounds, Stage, bounds, margin, reserve_of
+from agentcg.control.reserve import Bounds, Stage, bounds, check, margin, reserve_of
+from agentcg.errors import InvalidInput
 
 G, M = 1 << 30, 1 << 20
 
@@ -92,3 +93,13 @@ def test_whoever_uses_more_may_still_grow_a_little_while_the_wall_follows_it_dow
     found = bounds(4 * G, [2 * G], 3 * G)
     assert found.maximum is not None
     assert found.maximum >= 3 * G + margin(2 * G)
+
+
+@pytest.mark.parametrize(("granted", "left"), [(None, 99), (50, 200), (50, None)])
+def test_what_is_not_there_cannot_be_set_aside(granted: int | None, left: int | None) -> None:
+    with pytest.raises(InvalidInput, match="cannot be reserved"):
+        check(100 << 20, None if granted is None else granted << 20, None if left is None else left << 20)
+
+
+def test_a_page_less_than_was_declared_is_the_rounding_of_a_limit() -> None:
+    check((100 << 20) + 4095, 100 << 20, 200 << 20)
