@@ -58,6 +58,8 @@ class Machine:
         """Called when somebody begins to grow, or memory is given back."""
         self.oom_kills = 0
         """Processes killed for want of memory."""
+        self.growing = 0
+        """How many processes grow now."""
         self.on_slowed: Callable[[Process], None] = lambda process: None
         """Told of a process that is made to wait at a memory.high for the first time."""
         self._at = 0.0
@@ -95,11 +97,13 @@ class Machine:
             group.runnable += 1
             below = group
         if process.phase is Phase.GROW:
+            self.growing += 1
             self.on_growing()
 
     def stops(self, process: Process) -> None:
         """It could not, from now on."""
         del self._running[process]
+        self.growing -= process.phase is Phase.GROW
         self._changed = True
         below: Group | Process = process
         for group in process.group.above:
@@ -107,6 +111,11 @@ class Machine:
             if below is process or (isinstance(below, Group) and not below.runnable):
                 del group.active[below]
             below = group
+
+    def weigh(self, group: Group, weight: int) -> None:
+        """Set a group's share of the CPUs against its siblings."""
+        group.weight = weight
+        self._changed = True
 
     def freeze(self, group: Group) -> None:
         """Let all that is in a group stand still. Its memory stays."""
@@ -221,7 +230,8 @@ class Machine:
 
     def bound(self, group: Group, *, high: int | None, maximum: int | None) -> None:
         """Set both limits of a group; the kernel kills where it holds more than ``maximum``."""
-        group.high, group.maximum = high, maximum
+        group.high = None if high is None else high // PAGE * PAGE
+        group.maximum = None if maximum is None else maximum // PAGE * PAGE
         if high is not None:
             for process in group.all_processes():
                 process.allowance = min(process.allowance, BATCH)
@@ -276,7 +286,7 @@ class Machine:
         """A limit has run out: kill the worst (oom_badness() in mm/oom_kill.c), and see later if that was enough."""
         if group.killing:
             return
-        processes = [process for process in group.all_processes() if process.phase is not Phase.DYING]
+        processes = [process for process in group.all_processes() if not process.chosen]
         if not processes:
             return
         limit = group.maximum or 0
@@ -286,9 +296,11 @@ class Machine:
         self.clock.after(self.host.oom_wait_sec, partial(self._see_again, group))
         whole = [above for above in victim.group.above if above.oom_group and group in above.above]
         for process in list(whole[-1].all_processes()) if whole else [victim]:
-            process.group.kills += 1
-            self.oom_kills += 1
-            self.kill(process)
+            process.chosen = True
+            if process.phase is not Phase.DYING:  # Who is dying already is only waited for.
+                process.group.kills += 1
+                self.oom_kills += 1
+                self.kill(process)
 
     def _see_again(self, group: Group) -> None:
         group.killing = False

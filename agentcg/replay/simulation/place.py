@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agentcg.replay.arms import Verdict
+from agentcg.replay.events import Limits
 from agentcg.replay.plan import PlannedCall, SessionPlan
 from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.process import Process
@@ -48,3 +49,6 @@ class SimulatedArm(Protocol):
 
     def open(self, plan: SessionPlan, opened: Callable[[SimulatedPlace], None]) -> None:
         """Give a session its place. :raises AgentcgError: if it is refused"""
+
+    def limits(self) -> Limits:
+        """Return what is in force now."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from agentcg.replay.arms import Verdict
+from agentcg.replay.events import Limits
 from agentcg.replay.plain_arms import judge_plain
 from agentcg.replay.plan import PlannedCall, SessionPlan
+from agentcg.replay.simulation.clock import Timer
 from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.place import SimulatedCall, SimulatedPlace
@@ -35,6 +37,13 @@ class PlainArm:
         high = self._high if plan.reserve is None else None
         opened(PlainPlace(self.machine, Group(plan.name, self.node, maximum=self._maximum, high=high)))
 
+    def limits(self) -> Limits:
+        groups = list(self.node.children)
+        high = {group.name: group.high for group in groups}
+        return Limits(
+            self.machine.clock.now, self.node.maximum, high, {group.name: group.maximum for group in groups}, 0
+        )
+
 
 class PlainPlace:
     """A session's cgroup without agentcg."""
@@ -42,11 +51,18 @@ class PlainPlace:
     def __init__(self, machine: Machine, group: Group) -> None:
         self._machine = machine
         self.group = self.agent = group
+        self.over = False
+        """Its session is."""
+        self.freezing: Timer | None = None
+        """It was ordered to be frozen, and is not yet."""
 
     def begin(self, call: PlannedCall, begun: Callable[[SimulatedCall], None]) -> None:
         begun(PlainCall(self.group))
 
     def close(self) -> None:
+        self.over = True
+        if self.freezing is not None:
+            self.freezing.cancel()
         self._machine.clock.after(self._machine.host.kill_sec, self.group.remove)
 
 

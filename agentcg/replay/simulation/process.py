@@ -77,6 +77,8 @@ class Process:
         """Bytes that it may grow by before the kernel looks at its memory.high again."""
         self.frozen = sum(above.frozen for above in group.above)
         """How many of the groups that it is in are frozen."""
+        self.chosen = False
+        """By the OOM killer."""
         self.slowed = False
         """It was made to wait at a memory.high."""
         self.timer: Timer | None = None
@@ -194,7 +196,7 @@ class Process:
             self._machine.stops(self)
         if self.timer is not None:
             self.timer.cancel()
-        self.phase = Phase.DYING
+        self.phase, self._held_back = Phase.DYING, False
         self._machine.clock.after(after_sec, lambda: self.end(9))
 
     def end(self, signal: int) -> None:

@@ -8,13 +8,17 @@ from functools import partial
 from math import inf
 from random import Random
 
-from agentcg.errors import Unsupported
+import msgspec
+
+from agentcg.policy.load import load
 from agentcg.replay.arm_spec import ArmSpec
-from agentcg.replay.events import Event, Sample, Tell, Throttled
+from agentcg.replay.events import Event, Limits, Sample, Tell, Throttled
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.result import ArmResult
+from agentcg.replay.simulation.daemon import AgentcgArm
 from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.host import SimulatedHost
+from agentcg.replay.simulation.loop import LoopArm
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.place import SimulatedArm
 from agentcg.replay.simulation.plain import PlainArm
@@ -51,14 +55,14 @@ def simulate(
     heard = tell or _nobody
     clock = machine.clock
     machine.on_slowed = lambda process: heard(Throttled(clock.now, *process.name, "it came to a memory.high"))
-    simulated = _arm(machine, plans, arm)
+    simulated = _arm(machine, plans, arm, heard)
     starter = Worker(machine, Group("replay", machine.root))
     run = Run(machine, simulated, starter, Random(seed), speed, heard)  # noqa: S311  not for secrets
     sessions = [SimulatedSession(plan, run) for plan in plans]
     for index, session in enumerate(sessions):
         clock.at(starts[index] if starts else 0.0, session.start)
     if tell is not None:
-        _sample(machine, sessions, tell)
+        _sample(run, sessions)
     machine.run(timeout_sec)
     for session in sessions:
         session.stop()
@@ -77,19 +81,24 @@ def _nobody(event: Event) -> None:
     pass
 
 
-def _sample(machine: Machine, sessions: Sequence[SimulatedSession], tell: Tell, number: int = 0) -> None:
-    """Tell what everybody holds, now and then, until all are over."""
+def _sample(run: Run, sessions: Sequence[SimulatedSession], number: int = 0, before: Limits | None = None) -> None:
+    """Tell what everybody holds, and the limits when they have changed, now and then until all are over."""
+    limits = run.arm.limits()
+    if before is None or msgspec.structs.replace(before, t=limits.t) != limits:
+        run.tell(limits)
     left = [session for session in sessions if not session.over]
     groups = {session.plan.name: session.place.group for session in left if session.place is not None}
     memory = {name: round(group.usage) for name, group in groups.items()}
     cpu = {name: round(group.all_cpu_sec(), 6) for name, group in groups.items()}
-    tell(Sample(machine.clock.now, memory, cpu, sum(memory.values())))
+    clock = run.machine.clock
+    run.tell(Sample(clock.now, memory, cpu, round(run.arm.node.usage)))
     if left:
-        pause = SAMPLE_SEC * 2 ** (number // SAMPLES)
-        machine.clock.after(pause, partial(_sample, machine, left, tell, number + 1))
+        clock.after(SAMPLE_SEC * 2 ** (number // SAMPLES), partial(_sample, run, left, number + 1, limits))
 
 
-def _arm(machine: Machine, plans: Sequence[SessionPlan], arm: ArmSpec) -> SimulatedArm:
-    if arm.kind == "none" or arm.kind == "static" or arm.kind == "high-only":
-        return PlainArm(machine, plans, arm.kind)
-    raise Unsupported(f"the arm {arm.name} cannot be simulated", hint="there are none, static and high-only")
+def _arm(machine: Machine, plans: Sequence[SessionPlan], arm: ArmSpec, tell: Tell) -> SimulatedArm:
+    if arm.kind == "agentcg":
+        return AgentcgArm(machine, load(arm.policy), tell)
+    if arm.kind == "psi-loop":
+        return LoopArm(machine, plans, tell)
+    return PlainArm(machine, plans, arm.kind)

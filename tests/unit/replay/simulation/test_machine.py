@@ -128,6 +128,18 @@ def test_the_oom_killer_does_not_wait_for_ever(host: Callable[..., SimulatedHost
     assert [one.signal for one in three] == [9, 9, 9]
 
 
+def test_who_is_dying_already_is_chosen_first_and_waited_for(machine: Machine) -> None:
+    group = Group("all", machine.root, maximum=150 * MIB)
+    large = Watched(machine, group).hold(140, 9.0)
+    machine.run(2.0)
+    machine.kill(large)
+    small = Watched(machine, group).hold(75)
+    machine.run(inf)
+    # It has 10 MiB at 2.1 s, and the other 65 when the memory is back at 2.5 s.
+    assert small.growth == [(75 * MIB, pytest.approx(1.15, abs=1e-3))]
+    assert (small.signal, machine.oom_kills, group.ooms) == (0, 0, 1)
+
+
 def test_memory_that_is_given_back_lets_who_waits_for_it_go_on(machine: Machine) -> None:
     group = Group("all", machine.root, maximum=100 * MIB)
     Watched(machine, group).hold(80, 2.0)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentcg.cgroup.delegate import SUPERVISOR_MEMORY_MIN
 from agentcg.replay.arm_spec import ArmSpec, parse_arm
 from agentcg.replay.events import CallBegan, CallEnded, Event, Killed, Sample, SessionBegan, SessionEnded
 from agentcg.replay.plan import Piece, PlannedCall, SessionPlan
@@ -161,7 +162,7 @@ def some_plan(draw: Any, name: str) -> SessionPlan:
     return SessionPlan(name, name, tuple(sorted(calls, key=lambda one: one.start_sec)), pieces, duration, peak, reserve)
 
 
-ARMS = st.sampled_from(["none", "static", "high-only"])
+ARMS = st.sampled_from(["none", "static", "high-only", "psi-loop", "agentcg"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -172,10 +173,12 @@ def test_whatever_is_replayed_it_ends_within_its_memory_and_the_same_twice(
     host = SimulatedHost(memory_max=mib * MIB, start_sec=0.01, growth_rate=300.0 * MIB)
     told: list[Event] = []
     result = simulate(plans, arm, host, seed=seed, tell=told.append)
+    # The daemon's own memory comes on top, and what is reserved may be exceeded as far as that.
+    limit = mib * MIB + (SUPERVISOR_MEMORY_MIN if arm.kind == "agentcg" else 0)
     assert result.memory_peak is not None
-    assert result.memory_peak <= mib * MIB
+    assert result.memory_peak <= limit
     assert set(states(result).values()) <= {"finished", "died", "refused"}
-    assert all(event.total <= mib * MIB for event in told if isinstance(event, Sample))
+    assert all(event.total <= limit for event in told if isinstance(event, Sample))
     assert [event.t for event in told] == sorted(event.t for event in told)
     for session in result.sessions:
         assert session.calls_started <= session.calls_recorded
