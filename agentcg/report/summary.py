@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which arm is ahead of all others, and how sure that is: one sentence and a row for each arm."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentcg.replay.result import ArmResult
+from agentcg.report.compare import MEASURES, ROUNDS_LEAST, Comparison, Measure, Round, compare, slowdown
+from agentcg.statistics import Estimate, median_of
+
+__all__ = ["ArmSummary", "Summary", "describe", "format_estimate", "summarise"]
+
+_PHRASES: Mapping[Measure, str] = {
+    "protected finished": "protected sessions finish per round",
+    "others finished": "of the other sessions finish per round",
+    "protected time": "protected sessions take",
+    "others time": "the other sessions take",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSummary:
+    """One arm over all its rounds."""
+
+    name: str
+    rounds: int
+    protected: Estimate | None
+    """The time of the protected sessions that finished, over the recorded one; None if none did."""
+    others: Estimate | None
+    finished: int
+    sessions: int
+    """In all rounds together."""
+    lost: Mapping[str, int]
+    """Sessions that did not finish, ``build (died)``, and in how many rounds."""
+    oom_kills: int
+    against: Comparison | None
+    """The best arm against this one, in the measure that decides; None for the best arm itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a run says."""
+
+    winner: str | None
+    """The arm that is clearly ahead of each other; None if nothing can be told."""
+    sentence: str
+    arms: tuple[ArmSummary, ...]
+
+
+class _Duels:
+    """Each arm against each other."""
+
+    def __init__(self, rounds: Sequence[Round], names: Sequence[str]) -> None:
+        self.names = names
+        self.all = {(one, two): compare(rounds, one, two) for one in names for two in names if one != two}
+        beaten = {name: [other for other in names if other != name and self.beats(name, other)] for name in names}
+        self.ahead = [name for name in names if not any(name in losers for losers in beaten.values())]
+        """Those that nobody beats."""
+        self.behind = [name for name in names if self.ahead and all(name in beaten[one] for one in self.ahead)]
+        self.winner = next((name for name in self.ahead if len(beaten[name]) == len(names) - 1), None)
+        if len(names) == 1:
+            self.winner = None
+
+    def decisive(self, one: str, other: str) -> Comparison | None:
+        """The first measure in which they clearly differ; else the first in which they differ at all."""
+        found = self.all[one, other]
+        clear = [each for each in found if each.clear]
+        return next(iter(clear + [each for each in found if each.differs] + found), None)
+
+    def beats(self, one: str, other: str) -> bool:
+        found = self.decisive(one, other)
+        return found is not None and found.clear and found.ahead
+
+    def foremost(self) -> str:
+        """The arm that is ahead of most others, whether that is sure or not."""
+        return max(self.ahead or self.names, key=self._wins)
+
+    def closest(self, winner: str) -> str:
+        """The arm that ``winner`` beats in the least weighty measure, and there by the least."""
+
+        def lead(name: str) -> tuple[int, float]:
+            found = next(each for each in self.all[winner, name] if each.clear)
+            value = found.estimate.value
+            return -MEASURES.index(found.measure), -value if found.of_times else value
+
+        return min((name for name in self.names if name != winner), key=lead)
+
+    def _wins(self, name: str) -> int:
+        found = (self.decisive(name, other) for other in self.names if other != name)
+        return sum(each is not None and each.ahead for each in found)
+
+
+def summarise(rounds: Sequence[Round], names: Iterable[str]) -> Summary:
+    """Return what ``rounds`` say of those of the arms ``names`` that finished a round."""
+    duels = _Duels(rounds, [name for name in names if any(name in each for each in rounds)])
+    best = duels.winner or duels.foremost()
+    arms = [_arm(rounds, name, None if name == best else duels.decisive(best, name)) for name in duels.names]
+    return Summary(duels.winner, _sentence(duels, best, len(rounds)), tuple(arms))
+
+
+def describe(comparison: Comparison) -> str:
+    """Return the first arm against the second in words: ``protected sessions take 0.71 [0.65, 0.80] times as long``."""
+    phrase, estimate = _PHRASES[comparison.measure], comparison.estimate
+    if comparison.of_times:
+        return f"{phrase} {format_estimate(estimate)} times as long"
+    if estimate.value >= 0:
+        return f"{format_estimate(estimate)} more {phrase}"
+    return f"{format_estimate(Estimate(-estimate.value, -estimate.hi, -estimate.lo))} fewer {phrase}"
+
+
+def format_estimate(estimate: Estimate) -> str:
+    """Return a value with its interval: ``1.25 [1.10, 1.40]``."""
+    return f"{estimate.value:.2f} [{estimate.lo:.2f}, {estimate.hi:.2f}]"
+
+
+def _arm(rounds: Sequence[Round], name: str, against: Comparison | None) -> ArmSummary:
+    results = [each[name] for each in rounds if name in each]
+    protected, others = slowdown(results, protected=True), slowdown(results, protected=False)
+    sessions = [session for result in results for session in result.sessions]
+    lost = Counter(f"{each.name} ({each.state.replace('_', ' ')})" for each in sessions if each.state != "finished")
+    return ArmSummary(
+        name=name,
+        rounds=len(results),
+        protected=median_of(protected) if protected else None,
+        others=median_of(others) if others else None,
+        finished=len(sessions) - lost.total(),
+        sessions=len(sessions),
+        lost=dict(lost.most_common()),
+        oom_kills=sum(_oom_kills(result) for result in results),
+        against=against,
+    )
+
+
+def _oom_kills(result: ArmResult) -> int:
+    if result.oom_kills is not None:
+        return result.oom_kills
+    return sum(session.oom_kills_agent + session.oom_kills_call for session in result.sessions)
+
+
+def _sentence(duels: _Duels, best: str, rounds: int) -> str:
+    if len(duels.names) == 1:
+        return f"There is nothing to compare: no other arm than {best} has finished a round."
+    if duels.winner:
+        return _won(duels, best)
+    if rounds < ROUNDS_LEAST:
+        count = "1 round is" if rounds == 1 else f"{rounds} rounds are"
+        return (
+            f"Nothing can be told yet: {count} too few, since below {ROUNDS_LEAST} even rounds that all agree may do so"
+            f" by chance. So far {best} is in front."
+        )
+    if not duels.ahead:
+        return f"No arm is ahead of all others: each of {_listed(duels.names)} is clearly behind another."
+    rest = f" Each of them is clearly ahead of {_listed(duels.behind)}." if duels.behind else ""
+    return (
+        f"Nothing can be told between {_listed(duels.ahead)}: the intervals of their differences do not leave out that"
+        f" there is none.{rest}"
+    )
+
+
+def _won(duels: _Duels, winner: str) -> str:
+    closest = duels.closest(winner)
+    reasons = []
+    for name in dict.fromkeys((duels.names[0], closest)):
+        found = duels.decisive(winner, name) if name != winner else None
+        if found is None:
+            continue
+        whom = f"{name}, the closest," if name == closest and len(duels.names) > 2 else name
+        worse = [each for each in duels.all[winner, name] if each.clear and not each.ahead]
+        but = "".join(f", though {describe(each)}" for each in worse)
+        reasons.append(f"against {whom} {describe(found)}{but} (n = {found.rounds})")
+    return f"{winner} is ahead of every other arm: {'; '.join(reasons)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
