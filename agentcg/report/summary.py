@@ -46,6 +46,8 @@ class Summary:
 
     winner: str | None
     """The arm that is clearly ahead of each other; None if nothing can be told."""
+    best: str
+    """The winner, or who is in front so far."""
     sentence: str
     arms: tuple[ArmSummary, ...]
 
@@ -98,7 +100,7 @@ def summarise(rounds: Sequence[Round], names: Iterable[str]) -> Summary:
     duels = _Duels(rounds, [name for name in names if any(name in each for each in rounds)])
     best = duels.winner or duels.foremost()
     arms = [_arm(rounds, name, None if name == best else duels.decisive(best, name)) for name in duels.names]
-    return Summary(duels.winner, _sentence(duels, best, len(rounds)), tuple(arms))
+    return Summary(duels.winner, best, _sentence(duels, best, len(rounds)), tuple(arms))
 
 
 def describe(comparison: Comparison) -> str:
