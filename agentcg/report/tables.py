@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of a page: what was run, and what the arms came to."""
+
+from __future__ import annotations
+
+import json
+from statistics import median
+
+from agentcg.report.groups import Group
+from agentcg.report.marks import Table
+from agentcg.report.summary import ArmSummary, Summary, describe, format_estimate
+from agentcg.statistics import Estimate
+from agentcg.units import format_duration, format_size
+
+__all__ = ["arms_table", "description", "verdict"]
+
+
+def verdict(summary: Summary) -> Table:
+    """Return the arms in few words, and the best of them against each other."""
+    rows = [
+        (
+            arm.name,
+            _estimate(arm.protected),
+            _estimate(arm.others),
+            f"{arm.finished} of {arm.sessions}",
+            _compared(arm, summary.best),
+        )
+        for arm in summary.arms
+    ]
+    columns = (
+        "Arm",
+        "Protected sessions, × recorded",
+        "Other sessions, × recorded",
+        "Finished",
+        f"{summary.best} against it",
+    )
+    caption = "Medians over the rounds with 95 % bootstrap intervals, of sessions that finished"
+    return Table(caption, columns, tuple(rows))
+
+
+def _compared(arm: ArmSummary, best: str) -> str:
+    if arm.name == best:
+        return "–"
+    if arm.against is None:
+        return "no round has both"
+    if not arm.against.differs:
+        return f"no difference (n = {arm.against.rounds})"
+    clear = "" if arm.against.clear else "not clear: "
+    return f"{clear}{describe(arm.against)} (n = {arm.against.rounds})"
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return "–" if estimate is None else format_estimate(estimate)
+
+
+def description(group: Group) -> tuple[Table, ...]:
+    """Return what was run on what, and with which sessions."""
+    run = group.description
+    rows = [
+        ("Run", ", ".join(str(each.path) for each in group.runs)),
+        ("Mode", run.mode),
+        ("Begun", ", ".join(each.description.created for each in group.runs)),
+        ("agentcg", run.agentcg),
+        ("Machine", f"{run.machine}, kernel {run.kernel}, {run.cpus:g} CPUs"),
+        ("Memory of all", format_size(run.memory_max)),
+        ("Speed", f"{run.speed:g} times the recorded pace"),
+        ("Seed", ", ".join(str(each.description.seed) for each in group.runs)),
+        ("Rounds", f"{len(group.results)} of {sum(each.description.rounds for each in group.runs)} have results"),
+        *((key, value if isinstance(value, str) else json.dumps(value)) for key, value in run.options.items()),
+    ]
+    columns = ("Session", "Recording", "Protected", "Reserved", "Recorded peak", "Recorded length", "Calls")
+    sessions = tuple(
+        (
+            each.name,
+            each.recording,
+            "yes" if each.protected else "no",
+            "–" if each.reserve is None else format_size(each.reserve),
+            format_size(each.peak),
+            format_duration(each.recorded_sec),
+            str(each.calls),
+        )
+        for each in run.sessions or ()
+    )
+    what = Table("What was run on what", ("", ""), tuple(rows))
+    drawn = Table("Sessions: each round has drawn its own", columns, ())
+    return what, Table("Sessions", columns, sessions) if run.sessions else drawn
+
+
+def arms_table(group: Group, summary: Summary) -> Table:
+    """Return what became of the sessions in each arm, in all rounds together."""
+    rows = []
+    for arm in summary.arms:
+        results = [each[arm.name].result for each in group.results if arm.name in each]
+        peaks = [result.memory_peak for result in results if result.memory_peak is not None]
+        walls = [result.wall_sec for result in results]
+        rows.append(
+            (
+                arm.name,
+                str(arm.rounds),
+                f"{arm.finished} of {arm.sessions}",
+                ", ".join(f"{name} {times} ×" for name, times in arm.lost.items()) or "nobody",
+                str(arm.oom_kills),
+                format_size(median(peaks)) if peaks else "–",
+                f"{format_duration(median(walls))}, {format_duration(min(walls))} to {format_duration(max(walls))}",
+            )
+        )
+    columns = (
+        "Arm",
+        "Rounds",
+        "Finished",
+        "Did not finish",
+        "OOM kills",
+        "Memory peak, median",
+        "Took, median and range",
+    )
+    return Table("Arms, all rounds together", columns, tuple(rows))
