@@ -26,6 +26,7 @@ _COMMANDS = {
     "policy": "Look at policies: what they say, whether they hold, what they would do.",
     "record": "Run an agent and record what its calls use.",
     "replay": "Replay recorded sessions.",
+    "report": "Say which arm of replays is ahead, and show what happened, in one page.",
     "run": "Run one command as a tool call, in a cgroup of its own.",
     "session": "Open, list and close sessions, and run an agent in one.",
     "shim": "Put agentcg-exec in the place of the shells that an agent calls.",
