@@ -61,6 +61,6 @@
       }
     };
     select.addEventListener("change", show);
-    show();
+    show(); // browsers keep what was chosen before a reload
   }
 })();

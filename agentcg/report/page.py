@@ -73,17 +73,17 @@ def _lanes(section: Section) -> str:
     )
     chooser = f'<label>Arm <select data-shows="{" ".join(names)}">{options}</select></label>'
     head = f"<h3>Over time: {html.escape(section.shown)}</h3><p>{chooser}</p>"
-    return head + "".join(_figure(figure) for figure in section.lanes.values())
+    return head + "".join(_figure(figure, hidden=arm != section.summary.best) for arm, figure in section.lanes.items())
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: Figure, *, hidden: bool = False) -> str:
     buttons = "".join(
         f'<button type="button" data-save="{kind}" data-of="{figure.name}">Save as {kind.upper()}</button>'
         for kind in ("svg", "png")
     )
     tables = "".join(map(_table, figure.tables))
     return (
-        f'<figure id="{figure.name}"><figcaption><strong>{html.escape(figure.title)}</strong>'
+        f'<figure id="{figure.name}"{" hidden" * hidden}><figcaption><strong>{html.escape(figure.title)}</strong>'
         f"<span>{buttons}</span></figcaption>"
         f'<div class="plot" role="img" aria-label="{html.escape(figure.alt)}" data-plot="{figure.name}"'
         f' style="height: {figure.plot["layout"]["height"]}px"></div>'

@@ -132,8 +132,10 @@ def test_another_arm_can_be_chosen(folder):
         const shown = [...document.querySelectorAll("figure[id^=lanes]")].filter((each) => !each.hidden);
         return shown.map((each) => each.id);
     })()"""
-    seen = asyncio.run(look(folder / "report.html", 1280, "light", "document.querySelector('select').value", choose))
-    assert seen.answers == ["lanes-1-5", ["lanes-1-1"]]
+    drawn = "new Promise((done) => setTimeout(done, 5000)).then(() => !!document.querySelector('#lanes-1-1 .main-svg'))"
+    chosen = "document.querySelector('select').value"
+    seen = asyncio.run(look(folder / "report.html", 1280, "light", chosen, choose, drawn))
+    assert seen.answers == ["lanes-1-5", ["lanes-1-1"], True]
     assert seen.told == []
 
 

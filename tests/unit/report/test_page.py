@@ -88,6 +88,7 @@ def test_each_plot_has_an_alternative_and_two_buttons(elements):
 def test_the_best_arm_is_shown_first(elements):
     options = elements.named("option")
     assert ["selected" in each for each in options] == [False, True]
+    assert ["hidden" in each for each in elements.named("figure")][:3] == [True, False, False]
 
 
 def test_cells_name_their_columns_for_narrow_screens(elements):
