@@ -10,12 +10,12 @@ from statistics import median
 
 from agentcg.errors import InvalidInput
 from agentcg.replay.run_folder import Run
-from agentcg.report.compare import Round, slowdown
+from agentcg.report.compare import Round, drawn, labels, slowdown
 from agentcg.report.distributions import call_durations, completion, latencies
 from agentcg.report.groups import Group, differences, group_runs
 from agentcg.report.lanes import lanes
 from agentcg.report.marks import Figure, Table
-from agentcg.report.stops import Seen, reasons, session_names, stops
+from agentcg.report.stops import Seen, reasons, stops
 from agentcg.report.summary import Summary, summarise
 from agentcg.report.tables import arms_table, description, verdict
 from agentcg.report.timeline import Timeline, read_timeline
@@ -101,18 +101,22 @@ def _section(group: Group, number: int | None, position: int) -> Section:
     at = median_round(rounds) if number is None else number - 1
     if not 0 <= at < len(rounds):
         raise InvalidInput("--round", f"there is no round {number}", hint=f"{group.title} has {len(rounds)}")
+    own = drawn(rounds)
+    named: dict[str, None] = {}
     seen: dict[str, Seen] = {arm: Seen() for arm in arms}
     shown: dict[str, Timeline] = {}
     notes = [f"{arm} has not finished any round, and is left out." for arm in group.arms if arm not in arms]
     for index, each in enumerate(rounds):
         for arm, result in each.items():
+            kinds = labels(result, drawn=own)
+            named |= dict.fromkeys(kinds.values())
             seen[arm].add_failures(result)
             try:
                 timeline = read_timeline(group.events(index, arm))
             except InvalidInput as error:
                 notes.append(f"The events of {arm}, {group.name(index)}, are left out: {error.line}.")
                 continue
-            seen[arm].add(timeline)
+            seen[arm].add(timeline, kinds)
             if index == at:
                 shown[arm] = timeline
     return Section(
@@ -122,20 +126,13 @@ def _section(group: Group, number: int | None, position: int) -> Section:
         what=(*description(group), arms_table(group, summary)),
         shown=group.name(at) + ("" if number else ", the median one" if len(rounds) > 1 else ""),
         lanes={
-            arm: lanes(
-                f"lanes-{position}-{index}", f"{arm}, {group.name(at)}", timeline, _notes(rounds[at], arm, timeline)
-            )
+            arm: lanes(f"lanes-{position}-{index}", f"{arm}, {group.name(at)}", timeline, rounds[at][arm])
             for index, (arm, timeline) in enumerate(shown.items(), 1)
         },
         figures=_figures(rounds, arms, seen, position),
-        stops=(stops(seen, session_names([result for each in rounds for result in each.values()])), reasons(seen)),
+        stops=(stops(seen, named), reasons(seen)),
         notes=notes,
     )
-
-
-def _notes(each: Round, arm: str, timeline: Timeline) -> list[str]:
-    protected = {session.name for session in each[arm].sessions if session.protected}
-    return ["protected" if name in protected else "" for name in timeline.sessions]
 
 
 def _figures(

@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 from agentcg.replay.result import ArmResult, SessionResult
 from agentcg.statistics import Estimate, median_quotient, summary_of
 
-__all__ = ["MEASURES", "ROUNDS_LEAST", "Comparison", "Measure", "Round", "compare", "slowdown"]
+__all__ = ["MEASURES", "ROUNDS_LEAST", "Comparison", "Measure", "Round", "compare", "drawn"]
+__all__ += ["labels", "slowdown"]
 
 Round: TypeAlias = Mapping[str, ArmResult]
 """What one round came to: by the names of the arms that finished it."""
@@ -87,6 +88,20 @@ def compare(rounds: Sequence[Round], first: str, second: str) -> list[Comparison
             mine, theirs = zip(*times, strict=True)
             found.append(Comparison(first, second, measure, len(times), median_quotient(mine, theirs)))
     return found
+
+
+def drawn(rounds: Sequence[Round]) -> bool:
+    """Return whether rounds have sessions of their own, so that a name says nothing beyond its round."""
+    named = {frozenset(session.name for session in result.sessions) for each in rounds for result in each.values()}
+    return len(named) > 1
+
+
+def labels(result: ArmResult, *, drawn: bool) -> dict[str, str]:
+    """Return what stands for each session in tables of all rounds: its name, or its kind if each has drawn its own."""
+    return {
+        session.name: session.name if not drawn else "a protected one" if session.protected else "another"
+        for session in sorted(result.sessions, key=lambda session: not session.protected)
+    }
 
 
 def slowdown(results: Iterable[ArmResult], *, protected: bool) -> list[float]:

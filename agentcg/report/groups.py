@@ -50,7 +50,8 @@ class Group:
     @property
     def arms(self) -> list[str]:
         """In the order in which they were asked for, those of a later run behind."""
-        return list(dict.fromkeys(arm for run in self.runs for arm in run.description.arms))
+        asked = [arm for run in self.runs for arm in run.description.arms]
+        return list(dict.fromkeys(asked + [arm for each in self.results for arm in each]))
 
     @property
     def rounds(self) -> list[Round]:

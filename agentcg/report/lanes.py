@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agentcg.replay.result import ArmResult
 from agentcg.report.marks import (
     BLUE,
     GREEN,
@@ -25,7 +26,7 @@ from agentcg.units import format_duration, format_size
 __all__ = ["lanes"]
 
 MIB = float(1 << 20)
-_CAPTION, _GAP, _FOOT, _TOTAL, _MEMORY, _CPU, _TRACK = 26, 14, 90, 90, 84, 40, 14
+_CAPTION, _GAP, _FOOT, _TOTAL, _MEMORY, _CPU, _TRACK = 26, 28, 90, 90, 84, 40, 14
 """Heights in pixels."""
 
 _BARS: dict[str, dict[str, Any]] = {
@@ -44,22 +45,22 @@ _SYMBOLS: dict[str, dict[str, Any]] = {
 }
 
 
-def lanes(name: str, title: str, timeline: Timeline, notes: Sequence[str] = ()) -> Figure:
+def lanes(name: str, title: str, timeline: Timeline, result: ArmResult) -> Figure:
     """Return the figure of a timeline.
 
     :param name: of the figure's file
-    :param notes: further names for sessions, such as ``protected``, in the order of the lanes
+    :param result: what the arm came to in that round
     """
     drawing = _Drawing(timeline.end)
     drawing.row("all sessions together: memory, MiB", _TOTAL)
     drawing.line("memory", timeline.total, MIB, color=BLUE, fill="tozeroy")
-    drawing.limit("limit of all", timeline.wall, VERMILLION, "solid")
+    drawing.limit("limit of all", [(0.0, result.memory_max)], VERMILLION, "solid")
+    drawing.limit("limit of those not protected", timeline.wall, PURPLE, "dashdot")
     drawing.limit("reserved", timeline.reserved, GREEN, "dash")
-    for at, lane in enumerate(timeline.sessions.values()):
-        label = f"<b>{figure_text(lane.name)}</b>" + (f" ({notes[at]})" if at < len(notes) and notes[at] else "")
-        drawing.lane(label, lane)
-    alt = _alt(title, timeline)
-    return Figure(name, title, alt, drawing.plot(), (_sessions(timeline), _calls(timeline)))
+    protected = {session.name for session in result.sessions if session.protected}
+    for lane in timeline.sessions.values():
+        drawing.lane(lane, protected=lane.name in protected)
+    return Figure(name, title, _alt(title, timeline), drawing.plot(), (_sessions(timeline), _calls(timeline)))
 
 
 class _Drawing:
@@ -77,8 +78,9 @@ class _Drawing:
             (caption, _CAPTION + gap, height, {"nticks": 4, "rangemode": "tozero", "fixedrange": True} | axis)
         )
 
-    def lane(self, label: str, lane: Session) -> None:
-        self.row(f"{label}: memory, MiB", _MEMORY, gap=_GAP)
+    def lane(self, lane: Session, *, protected: bool) -> None:
+        name = f"<b>{figure_text(lane.name, 40)}</b>{' (protected)' * protected}"
+        self.row(f"{name}<br>memory, MiB", _MEMORY, gap=_GAP)
         self.line("memory", lane.memory, MIB, color=BLUE, fill="tozeroy")
         self.limit("memory.high", lane.high, PURPLE, "dash")
         self.limit("memory.max", lane.max, VERMILLION, "dot")
@@ -194,7 +196,7 @@ class _Drawing:
 
 def _caption(text: str, y: float) -> dict[str, Any]:
     place = {"x": 0, "xref": "paper", "xanchor": "left", "y": y, "yref": "paper", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False, "font": {"size": 12}, "xshift": -46, "yshift": 4}
+    return place | {"text": text, "align": "left", "showarrow": False, "font": {"size": 12}, "xshift": -46, "yshift": 4}
 
 
 def _track(lane: Session, stop: Stop, whole: float) -> float:

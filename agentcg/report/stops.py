@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agentcg.replay.result import ArmResult
@@ -27,7 +27,7 @@ class Seen:
     durations: list[float] = field(default_factory=list)
     """Of calls that ended, seconds."""
     stopped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By session and kind."""
+    """By the label of the session and by kind."""
     lasted: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Milliseconds of it, all together."""
     why: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -35,15 +35,19 @@ class Seen:
     examples: dict[tuple[str, str], str] = field(default_factory=dict)
     """A reason as it was said."""
 
-    def add(self, timeline: Timeline) -> None:
-        """Count what happened in one more round."""
+    def add(self, timeline: Timeline, labels: Mapping[str, str]) -> None:
+        """Count what happened in one more round.
+
+        :param labels: what stands for each session in the tables
+        """
         self.rounds += 1
         for lane in timeline.sessions.values():
             self.durations += [span.end - span.begin for span in lane.spans if span.end is not None]
             for stop in lane.stops:
-                self.stopped[lane.name, stop.kind] += 1
+                key = (labels.get(lane.name, lane.name), stop.kind)
+                self.stopped[key] += 1
                 if stop.end is not None:
-                    self.lasted[lane.name, stop.kind] += round(1e3 * (stop.end - stop.begin))
+                    self.lasted[key] += round(1e3 * (stop.end - stop.begin))
                 self._reason(stop.kind, stop.why)
 
     def add_failures(self, result: ArmResult) -> None:
@@ -60,23 +64,23 @@ class Seen:
         self.examples.setdefault(key, text)
 
 
-def stops(seen: Mapping[str, Seen], sessions: Iterable[str]) -> Table:
-    """Return how often each session was stopped and for how long, per round, a column for each arm."""
+def stops(seen: Mapping[str, Seen], labels: Iterable[str]) -> Table:
+    """Return how often sessions were stopped and for how long, per round, a column for each arm."""
     rows = []
-    for session in sessions:
+    for label in labels:
         for kind in KINDS:
-            cells = [_per_round(each, session, kind) for each in seen.values()]
+            cells = [_per_round(each, label, kind) for each in seen.values()]
             if any(cell != "–" for cell in cells):
-                rows.append((session, kind, *cells))
+                rows.append((label, kind, *cells))
     return Table("How often, and for how long, in one round on the average", ("Session", "What", *seen), tuple(rows))
 
 
-def _per_round(seen: Seen, session: str, kind: str) -> str:
-    times = seen.stopped[session, kind]
+def _per_round(seen: Seen, label: str, kind: str) -> str:
+    times = seen.stopped[label, kind]
     if not times:
         return "–"
-    lasted = seen.lasted[session, kind]
-    return f"{times / seen.rounds:.3g} ×" + (f", {format_duration(lasted / 1e3 / seen.rounds)}" if lasted else "")
+    lasted = seen.lasted[label, kind]
+    return f"{times / seen.rounds:.2g} ×" + (f", {format_duration(lasted / 1e3 / seen.rounds)}" if lasted else "")
 
 
 def reasons(seen: Mapping[str, Seen]) -> Table:
@@ -94,10 +98,3 @@ def reasons(seen: Mapping[str, Seen]) -> Table:
 
 def _times(number: int) -> str:
     return f"{number} ×" if number else "–"
-
-
-def session_names(results: Sequence[ArmResult]) -> list[str]:
-    """Return the names of the sessions in the order in which they are first named, those that are protected first."""
-    sessions = [session for result in results for session in result.sessions]
-    first = [session.name for session in sessions if session.protected]
-    return list(dict.fromkeys(first + [session.name for session in sessions]))

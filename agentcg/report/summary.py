@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentcg.replay.result import ArmResult
-from agentcg.report.compare import MEASURES, ROUNDS_LEAST, Comparison, Measure, Round, compare, slowdown
+from agentcg.report.compare import MEASURES, ROUNDS_LEAST, Comparison, Measure, Round, compare, drawn, labels, slowdown
 from agentcg.statistics import Estimate, median_of
 
 __all__ = ["ArmSummary", "Summary", "describe", "format_estimate", "summarise"]
@@ -34,7 +34,7 @@ class ArmSummary:
     sessions: int
     """In all rounds together."""
     lost: Mapping[str, int]
-    """Sessions that did not finish, ``build (died)``, and in how many rounds."""
+    """Sessions that did not finish, ``build (died)``, and how often."""
     oom_kills: int
     against: Comparison | None
     """The best arm against this one, in the measure that decides; None for the best arm itself."""
@@ -121,15 +121,20 @@ def format_estimate(estimate: Estimate) -> str:
 def _arm(rounds: Sequence[Round], name: str, against: Comparison | None) -> ArmSummary:
     results = [each[name] for each in rounds if name in each]
     protected, others = slowdown(results, protected=True), slowdown(results, protected=False)
-    sessions = [session for result in results for session in result.sessions]
-    lost = Counter(f"{each.name} ({each.state.replace('_', ' ')})" for each in sessions if each.state != "finished")
+    lost: Counter[str] = Counter()
+    own = drawn(rounds)
+    for result in results:
+        named = labels(result, drawn=own)
+        unfinished = [each for each in result.sessions if each.state != "finished"]
+        lost.update(f"{named[each.name]} ({each.state.replace('_', ' ')})" for each in unfinished)
+    sessions = sum(len(result.sessions) for result in results)
     return ArmSummary(
         name=name,
         rounds=len(results),
         protected=median_of(protected) if protected else None,
         others=median_of(others) if others else None,
-        finished=len(sessions) - lost.total(),
-        sessions=len(sessions),
+        finished=sessions - lost.total(),
+        sessions=sessions,
         lost=dict(lost.most_common()),
         oom_kills=sum(_oom_kills(result) for result in results),
         against=against,

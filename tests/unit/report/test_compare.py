@@ -3,7 +3,7 @@
 
 import pytest
 
-from agentcg.report.compare import ROUNDS_LEAST, compare, slowdown
+from agentcg.report.compare import ROUNDS_LEAST, compare, drawn, labels, slowdown
 
 
 def rounds_of(arm, n, *, slow=1.0, died=()):
@@ -69,3 +69,13 @@ def test_slowdown_is_of_those_that_finished(arm):
     results = [arm("x", 20, [10, 40]), arm("x", 30, [10, 40], died=("b",)), arm("x", 5, [5, 5], died=("a", "b", "c"))]
     assert slowdown(results, protected=True) == pytest.approx([2.0, 3.0])
     assert slowdown(results, protected=False) == pytest.approx([2.0, 4.0])
+
+
+def test_sessions_are_named_unless_rounds_draw_their_own(arm):
+    one, other = arm("x", 1, [1]), arm("x", 1, [1])
+    one.sessions.reverse()
+    assert not drawn([{"x": one}, {"x": other}])
+    assert list(labels(one, drawn=False).items()) == [("a", "a"), ("b", "b")]
+    other.sessions[1].name = "c"
+    assert drawn([{"x": one}, {"x": other}])
+    assert labels(other, drawn=True) == {"a": "a protected one", "c": "another"}

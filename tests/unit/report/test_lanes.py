@@ -4,6 +4,7 @@
 import itertools
 
 from agentcg.replay import events
+from agentcg.replay.result import ArmResult
 from agentcg.report.lanes import lanes
 from agentcg.report.timeline import read_timeline
 
@@ -11,7 +12,8 @@ MIB = 1 << 20
 
 
 def figure(*told):
-    return lanes("lanes-1-1", "agentcg, round 1", read_timeline(told), ["protected"])
+    result = ArmResult("agentcg", 200 * MIB, 1.0, 1.0, [])
+    return lanes("lanes-1-1", "agentcg, round 1", read_timeline(told), result)
 
 
 def traces(drawn, name):
@@ -27,7 +29,8 @@ def test_a_session_has_its_memory_limits_and_calls(hostile):
         events.CallEnded(3.0, "a", "c1", "memory_limit", "take less", 7 * MIB),
     )
     assert [trace["y"] for trace in traces(drawn, "memory")] == [[7.0], [7.0]]
-    assert traces(drawn, "limit of all")[0]["y"] == [100.0, 100.0]
+    assert traces(drawn, "limit of all")[0]["y"] == [200.0, 200.0]
+    assert traces(drawn, "limit of those not protected")[0]["y"] == [100.0, 100.0]
     assert traces(drawn, "memory.high")[0]["y"] == [50.0, 50.0]
     assert traces(drawn, "memory.max") == []
     (call,) = traces(drawn, "call that failed")
@@ -35,7 +38,7 @@ def test_a_session_has_its_memory_limits_and_calls(hostile):
     assert "&lt;/script&gt;" in call["customdata"][0]
     assert "<script" not in call["customdata"][0]
     assert traces(drawn, "frozen")[0]["x"] == [1.0]
-    assert "<b>a</b> (protected): memory, MiB" in [each["text"] for each in drawn.plot["layout"]["annotations"]]
+    assert "<b>a</b><br>memory, MiB" in [each["text"] for each in drawn.plot["layout"]["annotations"]]
 
 
 def test_the_tables_say_the_same():
@@ -55,6 +58,12 @@ def test_the_cache_of_an_llm_server_has_a_row_where_there_is_one():
     with_kv = figure(events.Kv(1.0, "a", 2, 3 * MIB, "pinned"))
     assert traces(with_kv, "KV cache")[0]["y"] == [3.0]
     assert traces(figure(events.SessionBegan(0.0, "a")), "KV cache") == []
+
+
+def test_a_session_that_is_protected_is_called_so(arm):
+    timeline = read_timeline([events.SessionBegan(0.0, "a"), events.SessionBegan(0.0, "b")])
+    captions = [each["text"] for each in lanes("l", "x", timeline, arm("x", 1, [1])).plot["layout"]["annotations"]]
+    assert {"<b>a</b> (protected)<br>memory, MiB", "<b>b</b><br>memory, MiB"} <= set(captions)
 
 
 def test_a_thousand_calls_are_few_traces():

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who was stopped, how often and why."""
 
+from types import MappingProxyType
+
 from agentcg.replay import events
-from agentcg.report.stops import REASONS_MAX, Seen, reasons, session_names, stops
+from agentcg.report.stops import REASONS_MAX, Seen, reasons, stops
 from agentcg.report.timeline import read_timeline
 
 
-def seen(*told, rounds=2):
+def seen(*told, rounds=2, labels=MappingProxyType({})):
     found = Seen()
     for _ in range(rounds):
-        found.add(read_timeline([events.SessionBegan(0.0, "b"), *told, events.SessionEnded(9.0, "b", "finished", "")]))
+        found.add(
+            read_timeline([events.SessionBegan(0.0, "b"), *told, events.SessionEnded(9.0, "b", "finished", "")]), labels
+        )
     return found
 
 
@@ -18,6 +22,11 @@ def test_stops_are_counted_per_round_with_the_time_they_lasted():
     table = stops({"none": seen(), "agentcg": seen(*frozen, events.Killed(3.0, "b"))}, ["a", "b"])
     assert table.columns == ("Session", "What", "none", "agentcg")
     assert table.rows == (("b", "frozen", "–", "1 ×, 1.5 s"), ("b", "killed", "–", "1 ×"))
+
+
+def test_sessions_that_were_drawn_are_counted_by_their_kind():
+    found = seen(events.Killed(3.0, "b"), events.Killed(4.0, "b"), labels={"b": "another"})
+    assert stops({"none": found}, ["a protected one", "another"]).rows == (("another", "killed", "2 ×"),)
 
 
 def test_reasons_that_differ_in_numbers_count_as_one():
@@ -43,9 +52,3 @@ def test_rare_reasons_are_left_out_and_that_is_said():
 def test_durations_are_of_calls_that_ended():
     call = (events.CallBegan(1.0, "b", "1", "", ""), events.CallEnded(3.0, "b", "1", "ok", ""))
     assert seen(*call, events.CallBegan(4.0, "b", "2", "", "")).durations == [2.0, 2.0]
-
-
-def test_protected_sessions_are_named_first(arm):
-    result = arm("none", 1, [1])
-    result.sessions.reverse()
-    assert session_names([result]) == ["a", "b"]
