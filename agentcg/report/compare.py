@@ -99,7 +99,7 @@ def drawn(rounds: Sequence[Round]) -> bool:
 def labels(result: ArmResult, *, drawn: bool) -> dict[str, str]:
     """Return what stands for each session in tables of all rounds: its name, or its kind if each has drawn its own."""
     return {
-        session.name: session.name if not drawn else "a protected one" if session.protected else "another"
+        session.name: session.name if not drawn else "protected" if session.protected else "others"
         for session in sorted(result.sessions, key=lambda session: not session.protected)
     }
 

@@ -29,7 +29,10 @@ class ArmSummary:
     rounds: int
     protected: Estimate | None
     """The time of the protected sessions that finished, over the recorded one; None if none did."""
+    protected_rounds: int
+    """In which any did."""
     others: Estimate | None
+    others_rounds: int
     finished: int
     sessions: int
     """In all rounds together."""
@@ -132,7 +135,9 @@ def _arm(rounds: Sequence[Round], name: str, against: Comparison | None) -> ArmS
         name=name,
         rounds=len(results),
         protected=median_of(protected) if protected else None,
+        protected_rounds=len(protected),
         others=median_of(others) if others else None,
+        others_rounds=len(others),
         finished=sessions - lost.total(),
         sessions=sessions,
         lost=dict(lost.most_common()),

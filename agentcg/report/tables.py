@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import json
 from statistics import median
+from typing import Any
 
 from agentcg.report.groups import Group
-from agentcg.report.marks import Table
+from agentcg.report.marks import Table, short
 from agentcg.report.summary import ArmSummary, Summary, describe, format_estimate
 from agentcg.statistics import Estimate
 from agentcg.units import format_duration, format_size
 
 __all__ = ["arms_table", "description", "verdict"]
+
+_LOST_MAX = 3
+"""Of who did not finish, beside how many did; another table has all."""
+_OPTION_MAX = 300
 
 
 def verdict(summary: Summary) -> Table:
@@ -20,9 +25,9 @@ def verdict(summary: Summary) -> Table:
     rows = [
         (
             arm.name,
-            _estimate(arm.protected),
-            _estimate(arm.others),
-            f"{arm.finished} of {arm.sessions}",
+            _estimate(arm.protected, arm.protected_rounds),
+            _estimate(arm.others, arm.others_rounds),
+            "; ".join([f"{arm.finished} of {arm.sessions}", *_lost(arm)[:_LOST_MAX]]),
             _compared(arm, summary.best),
         )
         for arm in summary.arms
@@ -49,8 +54,12 @@ def _compared(arm: ArmSummary, best: str) -> str:
     return f"{clear}{describe(arm.against)} (n = {arm.against.rounds})"
 
 
-def _estimate(estimate: Estimate | None) -> str:
-    return "–" if estimate is None else format_estimate(estimate)
+def _estimate(estimate: Estimate | None, rounds: int) -> str:
+    return "–" if estimate is None else f"{format_estimate(estimate)}, n = {rounds}"
+
+
+def _lost(arm: ArmSummary) -> list[str]:
+    return [f"{name} {times} ×" for name, times in arm.lost.items()]
 
 
 def description(group: Group) -> tuple[Table, ...]:
@@ -61,12 +70,12 @@ def description(group: Group) -> tuple[Table, ...]:
         ("Mode", run.mode),
         ("Begun", ", ".join(each.description.created for each in group.runs)),
         ("agentcg", run.agentcg),
-        ("Machine", f"{run.machine}, kernel {run.kernel}, {run.cpus:g} CPUs"),
+        ("Machine", f"{run.machine}; kernel {run.kernel}; {run.cpus:g} CPUs"),
         ("Memory of all", format_size(run.memory_max)),
         ("Speed", f"{run.speed:g} times the recorded pace"),
         ("Seed", ", ".join(str(each.description.seed) for each in group.runs)),
         ("Rounds", f"{len(group.results)} of {sum(each.description.rounds for each in group.runs)} have results"),
-        *((key, value if isinstance(value, str) else json.dumps(value)) for key, value in run.options.items()),
+        *((key, _option(value)) for key, value in run.options.items()),
     ]
     columns = ("Session", "Recording", "Protected", "Reserved", "Recorded peak", "Recorded length", "Calls")
     sessions = tuple(
@@ -86,6 +95,10 @@ def description(group: Group) -> tuple[Table, ...]:
     return what, Table("Sessions", columns, sessions) if run.sessions else drawn
 
 
+def _option(value: Any) -> str:
+    return short(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), _OPTION_MAX)
+
+
 def arms_table(group: Group, summary: Summary) -> Table:
     """Return what became of the sessions in each arm, in all rounds together."""
     rows = []
@@ -98,7 +111,7 @@ def arms_table(group: Group, summary: Summary) -> Table:
                 arm.name,
                 str(arm.rounds),
                 f"{arm.finished} of {arm.sessions}",
-                ", ".join(f"{name} {times} ×" for name, times in arm.lost.items()) or "nobody",
+                ", ".join(_lost(arm)) or "nobody",
                 str(arm.oom_kills),
                 format_size(median(peaks)) if peaks else "–",
                 f"{format_duration(median(walls))}, {format_duration(min(walls))} to {format_duration(max(walls))}",

@@ -23,7 +23,8 @@ def test_a_run_is_a_section_with_all_its_arms(make_run, tmp_path):
     assert [figure.name for figure in section.figures] == ["completion-1", "latency-1", "durations-1"]
     assert section.verdict.columns[-1] == "agentcg against it"
     assert [row[0] for row in section.verdict.rows] == ["none", "agentcg"]
-    assert section.verdict.rows[0][3] == "14 of 21"
+    assert section.verdict.rows[0][3] == "14 of 21; b (died) 7 ×"
+    assert section.verdict.rows[1][1].endswith("], n = 7")
     assert section.verdict.rows[1][4] == "–"
     what, sessions, arms = section.what
     assert ("Rounds", "7 of 7 have results") in what.rows

@@ -78,4 +78,4 @@ def test_sessions_are_named_unless_rounds_draw_their_own(arm):
     assert list(labels(one, drawn=False).items()) == [("a", "a"), ("b", "b")]
     other.sessions[1].name = "c"
     assert drawn([{"x": one}, {"x": other}])
-    assert labels(other, drawn=True) == {"a": "a protected one", "c": "another"}
+    assert labels(other, drawn=True) == {"a": "protected", "c": "others"}
