@@ -154,14 +154,14 @@ def _oom_kills(result: ArmResult) -> int:
 
 def _sentence(duels: _Duels, best: str, rounds: int) -> str:
     if len(duels.names) == 1:
-        return f"There is nothing to compare: no other arm than {best} has finished a round."
+        return f"There is nothing to compare: no other arm than {_quoted(best)} has finished a round."
     if duels.winner:
         return _won(duels, best)
     if rounds < ROUNDS_LEAST:
         count = "1 round is" if rounds == 1 else f"{rounds} rounds are"
         return (
             f"Nothing can be told yet: {count} too few, since below {ROUNDS_LEAST} even rounds that all agree may do so"
-            f" by chance. So far {best} is in front."
+            f" by chance. So far {_quoted(best)} is in front."
         )
     if not duels.ahead:
         return f"No arm is ahead of all others: each of {_listed(duels.names)} is clearly behind another."
@@ -179,12 +179,18 @@ def _won(duels: _Duels, winner: str) -> str:
         found = duels.decisive(winner, name) if name != winner else None
         if found is None:
             continue
-        whom = f"{name}, the closest," if name == closest and len(duels.names) > 2 else name
+        whom = _quoted(name) + (", the closest," if name == closest and len(duels.names) > 2 else "")
         worse = [each for each in duels.all[winner, name] if each.clear and not each.ahead]
         but = "".join(f", though {describe(each)}" for each in worse)
         reasons.append(f"against {whom} {describe(found)}{but} (n = {found.rounds})")
-    return f"{winner} is ahead of every other arm: {'; '.join(reasons)}."
+    return f"{_quoted(winner)} is ahead of every other arm: {'; '.join(reasons)}."
 
 
 def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    *most, last = map(_quoted, names)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _quoted(arm: str) -> str:
+    """An arm may be called none."""
+    return f"“{arm}”"

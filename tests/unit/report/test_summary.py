@@ -18,10 +18,10 @@ def test_the_winner_is_ahead_of_each_other_and_it_is_said_of_the_closest(arm):
     summary = summarise(rounds, ["none", "static", "agentcg"])
     assert summary.winner == "agentcg"
     assert summary.sentence.startswith(
-        "agentcg is ahead of every other arm: against none 2.00 [2.00, 2.00] more of the other sessions finish per"
+        "“agentcg” is ahead of every other arm: against “none” 2.00 [2.00, 2.00] more of the other sessions finish per"
         " round, though protected sessions take 1.26 ["
     )
-    assert "; against static, the closest, protected sessions take 0.43 [" in summary.sentence
+    assert "; against “static”, the closest, protected sessions take 0.43 [" in summary.sentence
     assert summary.sentence.endswith("(n = 8).")
     none, _, best = summary.arms
     assert (none.finished, none.sessions, none.lost, none.oom_kills) == (8, 24, {"b (died)": 8, "c (died)": 8}, 16)
@@ -40,7 +40,7 @@ def test_few_rounds_tell_nothing_yet(arm):
     assert summary.winner is None
     assert summary.sentence == (
         "Nothing can be told yet: 3 rounds are too few, since below 6 even rounds that all agree may do so by chance."
-        " So far x is in front."
+        " So far “x” is in front."
     )
     assert summarise(rounds[:1], ["x", "y"]).sentence.startswith("Nothing can be told yet: 1 round is too few")
 
@@ -53,8 +53,8 @@ def test_intervals_that_hold_no_difference_tell_nothing(arm):
     summary = summarise(rounds, ["none", "x", "y"])
     assert summary.winner is None
     assert summary.sentence == (
-        "Nothing can be told between x and y: the intervals of their differences do not leave out that there is none."
-        " Each of them is clearly ahead of none."
+        "Nothing can be told between “x” and “y”: the intervals of their differences do not leave out that there is"
+        " none. Each of them is clearly ahead of “none”."
     )
 
 
@@ -66,7 +66,7 @@ def test_equal_arms_tell_nothing(arm):
 def test_one_arm_has_nothing_to_be_compared_with(arm):
     summary = summarise([{"x": arm("x", 10, [20])}] * 9, ["x", "never-ran"])
     assert summary.winner is None
-    assert summary.sentence == "There is nothing to compare: no other arm than x has finished a round."
+    assert summary.sentence == "There is nothing to compare: no other arm than “x” has finished a round."
     assert [each.name for each in summary.arms] == ["x"]
 
 
@@ -75,7 +75,7 @@ def test_each_arm_may_be_behind_another(arm):
     pairs = [("x", "y"), ("y", "z"), ("z", "x")]
     rounds = [{one: arm(one, 10, [20]), two: arm(two, 20, [20])} for one, two in pairs for _ in range(6)]
     assert summarise(rounds, "xyz").sentence == (
-        "No arm is ahead of all others: each of x, y and z is clearly behind another."
+        "No arm is ahead of all others: each of “x”, “y” and “z” is clearly behind another."
     )
 
 
