@@ -129,6 +129,7 @@ def test_another_arm_can_be_chosen(folder):
         const select = document.querySelector("select");
         select.value = "lanes-1-1";
         select.dispatchEvent(new Event("change"));
+        document.getElementById("lanes-1-1").scrollIntoView();
         const shown = [...document.querySelectorAll("figure[id^=lanes]")].filter((each) => !each.hidden);
         return shown.map((each) => each.id);
     })()"""
