@@ -2,7 +2,8 @@
 """Two arms, round by round: which of them is ahead, in what, by how much.
 
 Arms are compared in the order of :data:`MEASURES`: losses come first, since who lets the others die has memory to be
-quick with. The first measure in which two arms clearly differ decides between them.
+quick with. The first measure in which two arms clearly differ decides between them, unless a weightier one leans the
+other way.
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ class Comparison:
         """The first is better, clearly or not."""
         low, high = self._equal
         return self.estimate.value < low if self.of_times else self.estimate.value > high
+
+    @property
+    def behind(self) -> bool:
+        """The second is."""
+        low, high = self._equal
+        return self.estimate.value > high if self.of_times else self.estimate.value < low
 
     @property
     def _equal(self) -> tuple[float, float]:

@@ -79,8 +79,8 @@ class _Drawing:
         )
 
     def lane(self, lane: Session, *, protected: bool) -> None:
-        name = f"<b>{figure_text(lane.name, 40)}</b>{' (protected)' * protected}"
-        self.row(f"{name}<br>memory, MiB", _MEMORY, gap=_GAP)
+        caption = f"<b>{figure_text(lane.name, 40)}</b><br>{'protected: ' * protected}memory, MiB"
+        self.row(caption, _MEMORY, gap=_GAP)
         self.line("memory", lane.memory, MIB, color=BLUE, fill="tozeroy")
         self.limit("memory.high", lane.high, PURPLE, "dash")
         self.limit("memory.max", lane.max, VERMILLION, "dot")

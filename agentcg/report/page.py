@@ -7,6 +7,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterable
 from importlib import resources
 from string import Template
@@ -15,6 +16,8 @@ from agentcg.report.build import Report, Section
 from agentcg.report.marks import DARK, LIGHT, Figure, Table
 
 __all__ = ["render"]
+
+_UNBROKEN = re.compile(r"\[[0-9.]+, [0-9.]+\]|\bn = [0-9]+")
 
 
 def render(report: Report, library: str) -> str:
@@ -51,7 +54,7 @@ def _digest(text: str) -> str:
 def _first(section: Section) -> str:
     return (
         f"<section><h2>{html.escape(section.title)}</h2>"
-        f'<p class="sentence">{html.escape(section.summary.sentence)}</p>{_table(section.verdict)}</section>'
+        f'<p class="sentence">{_text(section.summary.sentence)}</p>{_table(section.verdict)}</section>'
     )
 
 
@@ -109,7 +112,12 @@ def _cells(columns: Iterable[str], row: Iterable[str]) -> str:
     named = (
         (f' data-label="{column}"' * bool(column), ' class="nothing"' * (cell == "–"), cell) for column, cell in rest
     )
-    return label + "".join(f'<td role="cell"{name}{kind}>{html.escape(cell)}</td>' for name, kind, cell in named)
+    return label + "".join(f'<td role="cell"{name}{kind}>{_text(cell)}</td>' for name, kind, cell in named)
+
+
+def _text(text: str) -> str:
+    """Escape text whose intervals and numbers of rounds are not to be broken into lines."""
+    return html.escape(_UNBROKEN.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text))
 
 
 def _notes(notes: Iterable[str]) -> str:

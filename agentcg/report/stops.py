@@ -80,7 +80,10 @@ def _per_round(seen: Seen, label: str, kind: str) -> str:
     if not times:
         return "–"
     lasted = seen.lasted[label, kind]
-    return f"{times / seen.rounds:.2g} ×" + (f", {format_duration(lasted / 1e3 / seen.rounds)}" if lasted else "")
+    often = times / seen.rounds
+    return (f"{often:.2g} ×" if often < 10 else f"{often:.0f} ×") + (
+        f", {format_duration(lasted / 1e3 / seen.rounds)}" if lasted else ""
+    )
 
 
 def reasons(seen: Mapping[str, Seen]) -> Table:

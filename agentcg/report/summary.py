@@ -11,7 +11,7 @@ from agentcg.replay.result import ArmResult
 from agentcg.report.compare import MEASURES, ROUNDS_LEAST, Comparison, Measure, Round, compare, drawn, labels, slowdown
 from agentcg.statistics import Estimate, median_of
 
-__all__ = ["ArmSummary", "Summary", "describe", "format_estimate", "summarise"]
+__all__ = ["ArmSummary", "Summary", "describe", "describe_all", "format_estimate", "summarise"]
 
 _PHRASES: Mapping[Measure, str] = {
     "protected finished": "protected sessions finish per round",
@@ -39,8 +39,8 @@ class ArmSummary:
     lost: Mapping[str, int]
     """Sessions that did not finish, ``build (died)``, and how often."""
     oom_kills: int
-    against: Comparison | None
-    """The best arm against this one, in the measure that decides; None for the best arm itself."""
+    against: tuple[Comparison, ...]
+    """The best arm against this one, in the measure that decides or leans; then what clearly speaks against it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,25 @@ class _Duels:
             self.winner = None
 
     def decisive(self, one: str, other: str) -> Comparison | None:
-        """The first measure in which they clearly differ; else the first in which they differ at all."""
-        found = self.all[one, other]
-        clear = [each for each in found if each.clear]
-        return next(iter(clear + [each for each in found if each.differs] + found), None)
+        """The measure that decides between them; if none does, the first in which they differ at all."""
+        differ = [each for each in self.all[one, other] if each.differs]
+        at = next((at for at, each in enumerate(differ) if each.clear), 0)
+        # What weighs more may lean the other way, and is then not for what weighs less to decide.
+        if any(each.behind if differ[at].ahead else each.ahead for each in differ[:at]):
+            at = 0
+        return next(iter(differ[at:] or self.all[one, other]), None)
 
     def beats(self, one: str, other: str) -> bool:
         found = self.decisive(one, other)
         return found is not None and found.clear and found.ahead
+
+    def reasons(self, one: str, other: str) -> tuple[Comparison, ...]:
+        """What decides, or leans, and then what clearly speaks against it."""
+        found = self.decisive(one, other)
+        if found is None:
+            return ()
+        against = [each for each in self.all[one, other] if each.clear and each.ahead != found.ahead]
+        return (found, *against)
 
     def foremost(self) -> str:
         """The arm that is ahead of most others, whether that is sure or not."""
@@ -87,7 +98,7 @@ class _Duels:
         """The arm that ``winner`` beats in the least weighty measure, and there by the least."""
 
         def lead(name: str) -> tuple[int, float]:
-            found = next(each for each in self.all[winner, name] if each.clear)
+            found = self.reasons(winner, name)[0]
             value = found.estimate.value
             return -MEASURES.index(found.measure), -value if found.of_times else value
 
@@ -102,7 +113,7 @@ def summarise(rounds: Sequence[Round], names: Iterable[str]) -> Summary:
     """Return what ``rounds`` say of those of the arms ``names`` that finished a round."""
     duels = _Duels(rounds, [name for name in names if any(name in each for each in rounds)])
     best = duels.winner or duels.foremost()
-    arms = [_arm(rounds, name, None if name == best else duels.decisive(best, name)) for name in duels.names]
+    arms = [_arm(rounds, name, () if name == best else duels.reasons(best, name)) for name in duels.names]
     return Summary(duels.winner, best, _sentence(duels, best, len(rounds)), tuple(arms))
 
 
@@ -116,12 +127,18 @@ def describe(comparison: Comparison) -> str:
     return f"{format_estimate(Estimate(-estimate.value, -estimate.hi, -estimate.lo))} fewer {phrase}"
 
 
+def describe_all(reasons: Sequence[Comparison]) -> str:
+    """Return what decides in words, with the number of its rounds, and what clearly speaks against it."""
+    return f"{', though '.join(map(describe, reasons))} (n = {reasons[0].rounds})"
+
+
 def format_estimate(estimate: Estimate) -> str:
     """Return a value with its interval: ``1.25 [1.10, 1.40]``."""
-    return f"{estimate.value:.2f} [{estimate.lo:.2f}, {estimate.hi:.2f}]"
+    value, low, high = (each + 0.0 for each in estimate)  # 0 has no sign
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _arm(rounds: Sequence[Round], name: str, against: Comparison | None) -> ArmSummary:
+def _arm(rounds: Sequence[Round], name: str, against: tuple[Comparison, ...]) -> ArmSummary:
     results = [each[name] for each in rounds if name in each]
     protected, others = slowdown(results, protected=True), slowdown(results, protected=False)
     lost: Counter[str] = Counter()
@@ -167,23 +184,19 @@ def _sentence(duels: _Duels, best: str, rounds: int) -> str:
         return f"No arm is ahead of all others: each of {_listed(duels.names)} is clearly behind another."
     rest = f" Each of them is clearly ahead of {_listed(duels.behind)}." if duels.behind else ""
     return (
-        f"Nothing can be told between {_listed(duels.ahead)}: the intervals of their differences do not leave out that"
-        f" there is none.{rest}"
+        f"Nothing can be told between {_listed(duels.ahead)}: no measure tells them apart clearly, or a weightier one"
+        f" leans the other way.{rest}"
     )
 
 
 def _won(duels: _Duels, winner: str) -> str:
     closest = duels.closest(winner)
-    reasons = []
+    parts = []
     for name in dict.fromkeys((duels.names[0], closest)):
-        found = duels.decisive(winner, name) if name != winner else None
-        if found is None:
-            continue
-        whom = _quoted(name) + (", the closest," if name == closest and len(duels.names) > 2 else "")
-        worse = [each for each in duels.all[winner, name] if each.clear and not each.ahead]
-        but = "".join(f", though {describe(each)}" for each in worse)
-        reasons.append(f"against {whom} {describe(found)}{but} (n = {found.rounds})")
-    return f"{_quoted(winner)} is ahead of every other arm: {'; '.join(reasons)}."
+        if name != winner:
+            whom = _quoted(name) + (", the closest," if name == closest and len(duels.names) > 2 else "")
+            parts.append(f"against {whom} {describe_all(duels.reasons(winner, name))}")
+    return f"{_quoted(winner)} is ahead of every other arm: {'; '.join(parts)}."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentcg.report.groups import Group
 from agentcg.report.marks import Table, short
-from agentcg.report.summary import ArmSummary, Summary, describe, format_estimate
+from agentcg.report.summary import ArmSummary, Summary, describe_all, format_estimate
 from agentcg.statistics import Estimate
 from agentcg.units import format_duration, format_size
 
@@ -46,12 +46,12 @@ def verdict(summary: Summary) -> Table:
 def _compared(arm: ArmSummary, best: str) -> str:
     if arm.name == best:
         return "–"
-    if arm.against is None:
+    if not arm.against:
         return "no round has both"
-    if not arm.against.differs:
-        return f"no difference (n = {arm.against.rounds})"
-    clear = "" if arm.against.clear else "not clear: "
-    return f"{clear}{describe(arm.against)} (n = {arm.against.rounds})"
+    first = arm.against[0]
+    if not first.differs:
+        return f"no difference (n = {first.rounds})"
+    return f"{'' if first.clear else 'not clear: '}{describe_all(arm.against)}"
 
 
 def _estimate(estimate: Estimate | None, rounds: int) -> str:
@@ -75,6 +75,7 @@ def description(group: Group) -> tuple[Table, ...]:
         ("Speed", f"{run.speed:g} times the recorded pace"),
         ("Seed", ", ".join(str(each.description.seed) for each in group.runs)),
         ("Rounds", f"{len(group.results)} of {sum(each.description.rounds for each in group.runs)} have results"),
+        *([] if run.sessions else [("Sessions", "each round has drawn its own")]),
         *((key, _option(value)) for key, value in run.options.items()),
     ]
     columns = ("Session", "Recording", "Protected", "Reserved", "Recorded peak", "Recorded length", "Calls")
@@ -91,8 +92,7 @@ def description(group: Group) -> tuple[Table, ...]:
         for each in run.sessions or ()
     )
     what = Table("What was run on what", ("", ""), tuple(rows))
-    drawn = Table("Sessions: each round has drawn its own", columns, ())
-    return what, Table("Sessions", columns, sessions) if run.sessions else drawn
+    return (what, Table("Sessions", columns, sessions)) if run.sessions else (what,)
 
 
 def _option(value: Any) -> str:

@@ -63,7 +63,7 @@ def test_the_cache_of_an_llm_server_has_a_row_where_there_is_one():
 def test_a_session_that_is_protected_is_called_so(arm):
     timeline = read_timeline([events.SessionBegan(0.0, "a"), events.SessionBegan(0.0, "b")])
     captions = [each["text"] for each in lanes("l", "x", timeline, arm("x", 1, [1])).plot["layout"]["annotations"]]
-    assert {"<b>a</b> (protected)<br>memory, MiB", "<b>b</b><br>memory, MiB"} <= set(captions)
+    assert {"<b>a</b><br>protected: memory, MiB", "<b>b</b><br>memory, MiB"} <= set(captions)
 
 
 def test_a_thousand_calls_are_few_traces():
