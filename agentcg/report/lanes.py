@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 from agentcg.replay.result import ArmResult
@@ -41,7 +42,7 @@ _BARS: dict[str, dict[str, Any]] = {
 _SYMBOLS: dict[str, dict[str, Any]] = {
     "throttled": {"symbol": "triangle-down", "color": GREEN},
     "killed": {"symbol": "x", "color": VERMILLION},
-    "yielded": {"symbol": "diamond", "color": PURPLE},
+    "yielded": {"symbol": "diamond", "color": PURPLE, "size": 6},
 }
 
 
@@ -53,7 +54,7 @@ def lanes(name: str, title: str, timeline: Timeline, result: ArmResult) -> Figur
     """
     drawing = _Drawing(timeline.end)
     drawing.row("all sessions together: memory, MiB", _TOTAL)
-    drawing.line("memory", timeline.total, MIB, color=BLUE, fill="tozeroy")
+    drawing.line("memory", timeline.total, MIB, color=BLUE)
     drawing.limit("limit of all", [(0.0, result.memory_max)], VERMILLION, "solid")
     drawing.limit("limit of those not protected", timeline.wall, PURPLE, "dashdot")
     drawing.limit("reserved", timeline.reserved, GREEN, "dash")
@@ -81,15 +82,16 @@ class _Drawing:
     def lane(self, lane: Session, *, protected: bool) -> None:
         caption = f"<b>{figure_text(lane.name, 40)}</b><br>{'protected: ' * protected}memory, MiB"
         self.row(caption, _MEMORY, gap=_GAP)
-        self.line("memory", lane.memory, MIB, color=BLUE, fill="tozeroy")
+        self.line("memory", lane.memory, MIB, color=BLUE)
         self.limit("memory.high", lane.high, PURPLE, "dash")
         self.limit("memory.max", lane.max, VERMILLION, "dot")
         if lane.kv:
             self.row("KV cache, MiB", _CPU)
-            self.line("KV cache", lane.kv, MIB, color=GREEN, fill="tozeroy", shape="hv")
+            for (state, points), color in zip(lane.kv.items(), cycle((GREEN, PURPLE, GREY)), strict=False):
+                self.line(f"KV cache: {figure_text(state)}", points, MIB, self.end, color=color, shape="hv")
         if lane.cpu:
             self.row("CPUs in use", _CPU)
-            self.line("CPUs in use", lane.cpu, 1.0, color=GREY, fill="tozeroy", shape="vh")
+            self.line("CPUs in use", lane.cpu, 1.0, color=GREY, shape="vh")
         tracks = lane.tracks
         ticks: dict[str, Any] = {"showticklabels": False, "showgrid": False, "zeroline": False, "rangemode": "normal"}
         self.row("calls", 10 + _TRACK * tracks, **ticks | {"range": [tracks - 0.4, -0.6]})
@@ -100,10 +102,9 @@ class _Drawing:
         for kind in _SYMBOLS:
             self._symbols(kind, lane, [stop for stop in lane.stops if stop.kind == kind])
 
-    def line(self, name: str, points: Points, unit: float, *, color: str, **line: Any) -> None:
-        fill = {"fill": line.pop("fill"), "fillcolor": f"{color}33"} if "fill" in line else {}
-        style = {"color": color, "width": 1.5} | line
-        self._add(name, {"type": "scatter", "mode": "lines", "line": style} | fill | json_points(points, unit))
+    def line(self, name: str, points: Points, unit: float, end: float | None = None, **line: Any) -> None:
+        style = {"type": "scatter", "mode": "lines", "fill": "tozeroy", "fillcolor": f"{line['color']}33"}
+        self._add(name, style | {"line": {"width": 1.5} | line} | json_points(points, unit, end))
 
     def limit(self, name: str, points: Points, color: str, dash: str) -> None:
         if any(value for _, value in points):
@@ -151,7 +152,7 @@ class _Drawing:
                 "mode": "markers",
                 "x": [round(stop.begin, 3) for stop in stops],
                 "y": [_track(lane, stop, (lane.tracks - 1) / 2) for stop in stops],
-                "marker": _SYMBOLS[kind] | {"size": 10, "line": {"width": 1, "color": "#ffffff"}},
+                "marker": {"size": 9} | _SYMBOLS[kind] | {"line": {"width": 1, "color": "#ffffff"}},
                 "cliponaxis": False,
             }
             texts = [_said(kind, stop) for stop in stops]

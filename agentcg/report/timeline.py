@@ -59,8 +59,8 @@ class Session:
     """CPUs in use since the point before."""
     high: Points = field(default_factory=list)
     max: Points = field(default_factory=list)
-    kv: Points = field(default_factory=list)
-    kv_states: list[tuple[float, str]] = field(default_factory=list)
+    kv: dict[str, Points] = field(default_factory=dict)
+    """What it has in an LLM server's cache, by its state there."""
     ended: tuple[float, str, str] | None = None
     """When, its state, and why."""
 
@@ -114,9 +114,7 @@ class _Reader:
             case events.CallEnded():
                 self._end(event)
             case events.Kv():
-                lane = self.timeline.session(event.session)
-                lane.kv.append((event.t, event.bytes))
-                lane.kv_states.append((event.t, event.state))
+                self._kv(event)
             case events.Thawed():
                 self._resume(event.t, "frozen", event.session, event.call)
             case _:
@@ -144,6 +142,13 @@ class _Reader:
             self.timeline.session(name).high.append((event.t, limit))
         for name, limit in event.max.items():
             self.timeline.session(name).max.append((event.t, limit))
+
+    def _kv(self, event: events.Kv) -> None:
+        states = self.timeline.session(event.session).kv
+        for state, points in states.items():
+            if state != event.state and points[-1][1] is not None:
+                points += [(event.t, points[-1][1]), (event.t, None)]
+        states.setdefault(event.state, []).append((event.t, event.bytes))
 
     def _begin(self, event: events.CallBegan) -> None:
         self._resume(event.t, "held", event.session, event.call)

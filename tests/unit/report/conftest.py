@@ -68,7 +68,7 @@ def make_events(result, *, calls=4, kv=False, command="pytest -n 8"):
                 kind = stops[at % 5]
                 told += [kind(t if kind is events.Held else t + step / 2, name, call, f"{at} MiB are missing")]
                 told += [events.Thawed(t + step * 0.7, name, call)] if kind is events.Frozen else []
-            told += [events.Kv(t, name, at % 3, (at % 3) << 20, "resident")] if kv else []
+            told += [events.Kv(t, name, at % 3, (at % 3) << 20, ("resident", "offloaded")[at % 2])] if kv else []
         told += [events.SessionEnded(session.completion_sec, name, session.state, session.reason)]
     last = max(session.completion_sec for session in result.sessions)
     for at in range(300):

@@ -56,8 +56,9 @@ def test_the_tables_say_the_same():
 
 def test_the_cache_of_an_llm_server_has_a_row_where_there_is_one():
     with_kv = figure(events.Kv(1.0, "a", 2, 3 * MIB, "pinned"))
-    assert traces(with_kv, "KV cache")[0]["y"] == [3.0]
-    assert traces(figure(events.SessionBegan(0.0, "a")), "KV cache") == []
+    assert traces(with_kv, "KV cache: pinned")[0]["y"] == [3.0]
+    rows = [each["text"] for each in figure(events.SessionBegan(0.0, "a")).plot["layout"]["annotations"]]
+    assert "KV cache, MiB" not in rows
 
 
 def test_a_session_that_is_protected_is_called_so(arm):

@@ -64,12 +64,21 @@ def test_cpu_is_what_was_used_since_the_sample_before():
     assert timeline.total[0] == (0.0, 7)
 
 
-def test_limits_and_kv_are_values_over_time():
+def test_limits_and_the_cache_are_values_over_time():
     timeline = read_timeline([events.Limits(0.0, 100, {"a": None}, {"a": 50}, 10), events.Kv(1.0, "a", 2, 3, "pinned")])
     assert (timeline.wall, timeline.reserved) == ([(0.0, 100)], [(0.0, 10)])
     lane = timeline.sessions["a"]
-    assert (lane.high, lane.max, lane.kv) == ([(0.0, None)], [(0.0, 50)], [(1.0, 3)])
-    assert lane.kv_states == [(1.0, "pinned")]
+    assert (lane.high, lane.max) == ([(0.0, None)], [(0.0, 50)])
+    assert lane.kv == {"pinned": [(1.0, 3)]}
+
+
+def test_the_cache_of_an_llm_server_is_in_one_state_at_a_time():
+    states = [(1.0, 3, "pinned"), (2.0, 3, "free"), (4.0, 1, "free"), (5.0, 2, "pinned")]
+    lane = read_timeline([events.Kv(t, "a", 1, size, state) for t, size, state in states]).sessions["a"]
+    assert lane.kv == {
+        "pinned": [(1.0, 3), (2.0, 3), (2.0, None), (5.0, 2)],
+        "free": [(2.0, 3), (4.0, 1), (5.0, 1), (5.0, None)],
+    }
 
 
 def test_nothing_is_a_timeline_too():
