@@ -5,28 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import psutil
-from asyncvarlink import VarlinkInterface
 
 from agentcg.api import interfaces as wire
 from agentcg.api import types
 from agentcg.api.aclient import AsyncClient, aconnect
 from agentcg.errors import AgentcgError
 from agentcg.kernel.sys import set_parent_death_signal
-from agentcg.replay.arms import Place, Scene, Verdict
+from agentcg.replay.arms import Place, Scene
 from agentcg.replay.event_log import EventLog
 from agentcg.replay.events import Frozen, Held, Killed, Thawed, Throttled
-from agentcg.replay.follower import Placement
-from agentcg.replay.plan import PlannedCall, SessionPlan, with_margin
+from agentcg.replay.managed_place import ManagedPlace, ask
+from agentcg.replay.plan import SessionPlan, with_margin
 
 __all__ = ["AgentcgArm"]
 
@@ -176,7 +173,7 @@ class AgentcgArm:
         try:
             size = plan.reserve or with_margin(plan.peak)
             budget = types.Budget(memoryExpected=size) if self._declares else None
-            reply = await _ask(
+            reply = await ask(
                 client,
                 wire.SessionInterface,
                 "Open",
@@ -201,70 +198,3 @@ class AgentcgArm:
             _, session, *call = event.subject.split("/")
             name = self._recorded.get(event.subject, call[0]) if call else None
             log.tell(_CONTROLS[event.kind](log.at_epoch(event.time), session, name, event.message))
-
-
-async def _ask(
-    client: AsyncClient, interface: type[VarlinkInterface], method: str, **parameters: Any
-) -> dict[str, Any]:
-    """Ask the daemon. If the asker is cancelled, the request goes on to its end: half of one cannot be taken back."""
-    return await asyncio.shield(client.invoke(interface, method, **parameters))
-
-
-class ManagedPlace:
-    """A session that the daemon opened for us, on a connection of its own."""
-
-    def __init__(
-        self, client: AsyncClient, name: str, procs: int, recorded: dict[str, str], *, declares: bool = True
-    ) -> None:
-        self._client, self._name, self._procs, self._declares = client, name, procs, declares
-        self._recorded = recorded
-        self.agent = Placement(procs)
-
-    async def begin(self, call: PlannedCall) -> ManagedCall:
-        reply = await _ask(
-            self._client,
-            wire.CallInterface,
-            "Begin",
-            session=self._name,
-            tool=call.tool,
-            command=[call.command],
-            intent=types.Intent(memoryExpected=call.declared) if self._declares else None,
-            hint=None,
-            leased=True,
-            id=None,
-        )
-        self._recorded[reply["call"]] = call.id
-        return ManagedCall(self._client, reply["call"], reply["procs"], reply["oomScoreAdj"], reply["environment"])
-
-    async def close(self) -> None:
-        os.close(self._procs)
-        try:
-            await asyncio.shield(self._client.close_session(self._name))
-        finally:
-            self._client.close()
-
-
-class ManagedCall:
-    """A call in a cgroup of its own."""
-
-    def __init__(
-        self, client: AsyncClient, name: str, procs: int, oom_score_adj: int, environment: dict[str, str]
-    ) -> None:
-        self._client, self._name, self._procs = client, name, procs
-        self.placement = Placement(procs, oom_score_adj, environment)
-
-    async def end(self, status: int) -> Verdict:
-        os.close(self._procs)
-        reply = await _ask(
-            self._client,
-            wire.CallInterface,
-            "End",
-            call=self._name,
-            exitCode=status if status >= 0 else None,
-            signal=-status if status < 0 else None,
-        )
-        verdict: types.Verdict = reply["verdict"]
-        usage = verdict.usage
-        return Verdict(
-            verdict.outcome, verdict.advice, usage.oomKills or 0, usage.memoryPeak, usage.cpuSec, usage.frozenSec
-        )

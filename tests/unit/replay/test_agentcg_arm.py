@@ -8,10 +8,11 @@ import time
 import pytest
 
 from agentcg.api.aclient import aconnect
-from agentcg.replay.agentcg_arm import AgentcgArm, ManagedPlace
+from agentcg.replay.agentcg_arm import AgentcgArm
 from agentcg.replay.arms import Scene
 from agentcg.replay.event_log import EventLog
 from agentcg.replay.events import Frozen, Held, Killed, Thawed
+from agentcg.replay.managed_place import ManagedPlace
 from agentcg.replay.plan import make_plan
 from agentcg.trace.model import RecordedCall, Recording, Sample
 
