@@ -6,10 +6,12 @@ Memory is in bytes, times are in seconds on any clock.
 
 from __future__ import annotations
 
+from agentcg.control.decide import RECLAIM_PAUSE_SEC, RECLAIM_SEC
 from agentcg.control.reserve import ALERT, Stage, margin
+from agentcg.control.view import Settings, Snapshot
 
-__all__ = ["FIRST_WEIGHT", "LOOK_SEC", "PAUSE_SEC", "PLAIN_WEIGHT", "TICK_SEC", "Credit", "is_due", "moves"]
-__all__ += ["next_tick_sec", "stage_of"]
+__all__ = ["FIRST_WEIGHT", "LOOK_SEC", "PAUSE_SEC", "PLAIN_WEIGHT", "TICK_SEC", "Credit", "changes_at"]
+__all__ += ["is_due", "moves", "next_tick_sec", "stage_of"]
 
 TICK_SEC = 0.01
 """While a protected session lives beside others: how often its growth is looked for."""
@@ -66,6 +68,23 @@ def next_tick_sec(
 def moves(before: int | None, high: int | None) -> bool:
     """Whether a tripwire that is at ``before`` is to be written anew."""
     return before != high and (before is None or high is None or abs(high - before) >= TRIP_STEP)
+
+
+def changes_at(view: Snapshot, settings: Settings) -> float | None:
+    """Return when :func:`agentcg.control.decide.decide` may say something else only because time has passed; None if it
+    will not: as long as nobody yields, and nothing in ``view`` but its time is another."""
+    times = [session.turn_until for session in view.sessions]
+    stops: list[float | None] = [session.stopped for session in view.sessions]
+    stops += [call.stopped for session in view.sessions for call in session.calls]
+    for since, waits in (
+        *((since, (settings.freeze_max_sec, settings.patience_sec)) for since in stops),
+        (view.protected_grew, (settings.yield_quiet_sec,)),
+        (view.killed, (settings.kill_pause_sec,)),
+        (view.reclaimed, (RECLAIM_SEC, RECLAIM_PAUSE_SEC)),
+    ):
+        if since is not None:
+            times += [since + wait for wait in waits]
+    return min((time for time in times if time > view.now), default=None)
 
 
 class Credit:

@@ -2,8 +2,8 @@
 """The controller over simulated cgroups: it looks when :mod:`agentcg.control.controller` does, and
 :func:`agentcg.control.decide.decide` says what is to be done.
 
-Looks at which nothing new could be seen are left out: while nobody grows or gives back, only whoever is stopped is
-looked at, ten times a second.
+Looks at which nothing new could be seen are left out: while nobody grows or gives back, and nobody comes or goes, it
+waits until time alone could change what is decided.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from agentcg.control.pace import (
     PLAIN_WEIGHT,
     TICK_SEC,
     Credit,
+    changes_at,
     is_due,
     moves,
     next_tick_sec,
@@ -79,6 +80,8 @@ class SimulatedController:
         self._timer: Timer | None = None
         self._asleep = False
         self._asked = False
+        self._moved = False  # What was seen at the last look was not as at the one before.
+        self._changes_at: float | None = None
         self.looks = 0
         """How often it has looked at everybody."""
         machine.on_growing = self._wake
@@ -206,13 +209,14 @@ class SimulatedController:
         seen = not self._at_stake or int(self._shared.usage) == self._shared_at_look
         if self._machine.growing or self._yielding or not seen or self._wall != self._wall_at_look:
             self._again_in(wait, self._tick)
-        elif self._stops.any:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._stops.any and self._moved:
             self._again_in(max(LOOK_SEC - (self._now - self._looked), TICK_SEC), self._tick)
-            self._asleep = True
-        else:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._asleep = True
+        elif self._stops.any and self._changes_at is not None:
+            self._again_in(max(self._changes_at - self._now, LOOK_SEC), self._ask)
+        self._asleep = True
 
     def look(self) -> None:
         """Look at everybody, decide, and act."""
@@ -221,7 +225,12 @@ class SimulatedController:
         self._look_at_protected(now)
         self._shared_at_look, self._wall_at_look = int(self._shared.usage), self._wall
         self._stay_alert(self._shared_at_look)
-        plan = decide(self._snapshot(now, self._views()), self._settings)
+        view = self._snapshot(now, self._views())
+        plan = decide(view, self._settings)
+        self._moved = bool(self._tripped) or any(
+            session.grew or any(call.grew for call in session.calls) for session in view.sessions
+        )
+        self._changes_at = changes_at(view, self._settings)
         self._tripped.clear()
         self._shared_tripped = False
         self._act(plan)
@@ -278,7 +287,7 @@ class SimulatedController:
         return None if live is None or live.closing else live
 
     def _act(self, plan: Plan) -> None:
-        self._stops.apply(plan.stopped)
+        self._moved |= self._stops.apply(plan.stopped) or bool(plan.turns or plan.kill)
         for ref in plan.turns:
             self._sessions[ref].turn_until = self._now + self._settings.turn_sec
         for ref, high in plan.tripwires.items():

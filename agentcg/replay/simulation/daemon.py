@@ -164,6 +164,7 @@ class AgentcgArm:
     def close(self, live: LiveSession) -> None:
         """A session is over. What still runs in it is gone when a killed process is."""
         live.closing = True
+        self.controller.poke()
         self.machine.clock.after(self.machine.host.kill_sec, partial(self._close, live))
 
     def _close(self, live: LiveSession) -> None:

@@ -31,13 +31,15 @@ class SimulatedStops:
         """Whether anybody is."""
         return bool(self._stopped)
 
-    def apply(self, wanted: Mapping[Subject, str]) -> None:
-        """Let go on whoever is not in ``wanted``, stop whoever is; it says why."""
-        for subject in [subject for subject in self._stopped if subject not in wanted]:
+    def apply(self, wanted: Mapping[Subject, str]) -> bool:
+        """Let go on whoever is not in ``wanted``, stop whoever is; it says why. False if all is as it was."""
+        gone = [subject for subject in self._stopped if subject not in wanted]
+        new = [subject for subject in wanted if subject not in self._stopped]
+        for subject in gone:
             self._go(subject)
-        for subject, why in wanted.items():
-            if subject not in self._stopped:
-                self._stop(subject, why)
+        for subject in new:
+            self._stop(subject, wanted[subject])
+        return bool(gone or new)
 
     def forget(self, live: LiveCall | LiveSession) -> None:
         """It is over."""

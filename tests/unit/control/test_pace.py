@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-import pytest
+from dataclasses import replace
+from typing import Any
 
-from agentcg.control.pace import LOOK_SEC, TICK_SEC, Credit, is_due, moves, next_tick_sec, stage_of
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentcg.control.decide import decide
+from agentcg.control.pace import LOOK_SEC, TICK_SEC, Credit, changes_at, is_due, moves, next_tick_sec, stage_of
 from agentcg.control.reserve import Stage, margin
+from agentcg.control.view import CallView, SessionView, Settings, Snapshot
+from agentcg.model import CallRef, SessionRef
 
 M = 1 << 20
 WALL = 1000 * M
@@ -59,3 +67,64 @@ def test_credit_is_earned_while_they_run_spent_while_they_are_stopped_and_bounde
     assert credit.earn(10.3, yielding=True) == pytest.approx(0.1)
     assert credit.earn(11.0, yielding=True) == 0.0
     assert credit.earn(20.0, yielding=False) == 0.5
+
+
+NOW = 2000.0
+SINCE = st.none() | st.floats(NOW - 700, NOW)
+SIZE = st.integers(0, 400).map(lambda size: size * M)
+
+
+@st.composite
+def some_session(draw: Any, name: str) -> SessionView:
+    ref = SessionRef("t", name)
+    claims = st.none() | SIZE
+    calls = tuple(
+        CallView(
+            CallRef(ref, f"c{number}"),
+            started=draw(st.floats(0, NOW)),
+            current=draw(SIZE) // 4,
+            claim=draw(claims),
+            grew=draw(st.sampled_from([0, 2 * M])),
+            cpu_sec=draw(st.floats(0, 9)),
+            waiting=draw(st.booleans()),
+            stopped=draw(SINCE),
+        )
+        for number in range(draw(st.integers(0, 2)))
+    )
+    return SessionView(
+        ref,
+        opened=draw(st.floats(0, NOW)),
+        protected=draw(st.booleans()),
+        current=sum(call.current for call in calls) + draw(SIZE) // 4,
+        claim=draw(claims),
+        grew=draw(st.sampled_from([0, 2 * M])),
+        tripped=draw(st.booleans()),
+        stopped=draw(SINCE),
+        turn_until=draw(st.floats(0, NOW + 20)),
+        cache=draw(SIZE) // 4,
+        calls=calls,
+    )
+
+
+@given(
+    st.tuples(*(some_session(name) for name in "abcd")),
+    st.none() | SIZE,
+    st.none() | SIZE,
+    st.tuples(*[st.none() | st.floats(NOW - 2, NOW)] * 3),
+    st.tuples(st.booleans(), st.booleans()),
+    st.floats(0, 0.999),
+)
+def test_until_then_the_same_is_decided(
+    sessions: tuple[SessionView, ...],
+    wall: int | None,
+    tenant_wall: int | None,
+    since: tuple[float | None, ...],
+    tripped: tuple[bool, bool],
+    share: float,
+) -> None:
+    grew, reclaimed, killed = since
+    view = Snapshot(NOW, wall, tripped[0], tenant_wall, sessions, grew, False, 0.5, reclaimed, killed)
+    settings = Settings()
+    change = changes_at(view, settings)
+    later = NOW + 10_000 if change is None else NOW + (change - NOW) * share
+    assert decide(replace(view, now=later), settings) == decide(view, settings)
