@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from agentcg.replay.arms import Verdict
+from agentcg.replay.arms import Verdict, judge_plain
 from agentcg.replay.events import Limits
-from agentcg.replay.plain_arms import judge_plain
 from agentcg.replay.plan import PlannedCall, SessionPlan
 from agentcg.replay.simulation.clock import Timer
 from agentcg.replay.simulation.group import Group
