@@ -17,7 +17,7 @@ from agentcg.report.marks import DARK, LIGHT, Figure, Table
 
 __all__ = ["render"]
 
-_UNBROKEN = re.compile(r"\[[0-9.]+, [0-9.]+\]|\bn = [0-9]+")
+_UNBROKEN = re.compile(r"[0-9.]+ \[[0-9.]+, [0-9.]+\]|\bn = [0-9]+")
 
 
 def render(report: Report, library: str) -> str:

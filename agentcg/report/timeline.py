@@ -146,8 +146,8 @@ class _Reader:
     def _kv(self, event: events.Kv) -> None:
         states = self.timeline.session(event.session).kv
         for state, points in states.items():
-            if state != event.state and points[-1][1] is not None:
-                points += [(event.t, points[-1][1]), (event.t, None)]
+            if state != event.state and points[-1][1]:
+                points.append((event.t, 0))
         states.setdefault(event.state, []).append((event.t, event.bytes))
 
     def _begin(self, event: events.CallBegan) -> None:

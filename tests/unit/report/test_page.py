@@ -86,7 +86,7 @@ def test_each_plot_has_an_alternative_and_two_buttons(elements):
 
 
 def test_intervals_are_not_broken_into_lines(page):
-    assert re.search(r"\d \[\d\.\d\d,\u00a0\d\.\d\d\], n\u00a0=\u00a02</td>", page)
+    assert re.search(r"\d\u00a0\[\d\.\d\d,\u00a0\d\.\d\d\], n\u00a0=\u00a02</td>", page)
 
 
 def test_the_best_arm_is_shown_first(elements):

@@ -76,8 +76,8 @@ def test_the_cache_of_an_llm_server_is_in_one_state_at_a_time():
     states = [(1.0, 3, "pinned"), (2.0, 3, "free"), (4.0, 1, "free"), (5.0, 2, "pinned")]
     lane = read_timeline([events.Kv(t, "a", 1, size, state) for t, size, state in states]).sessions["a"]
     assert lane.kv == {
-        "pinned": [(1.0, 3), (2.0, 3), (2.0, None), (5.0, 2)],
-        "free": [(2.0, 3), (4.0, 1), (5.0, 1), (5.0, None)],
+        "pinned": [(1.0, 3), (2.0, 0), (5.0, 2)],
+        "free": [(2.0, 3), (4.0, 1), (5.0, 0)],
     }
 
 
