@@ -58,7 +58,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +71,6 @@ from agentcg.policy.keys import (
     RULE_KEYS,
     TOP_KEYS,
     TRANSPARENT_KEYS,
-    nearest,
-    read_table,
 )
 from agentcg.policy.schema import (
     DEFAULT_CLASS,
@@ -85,12 +82,12 @@ from agentcg.policy.schema import (
     Rule,
     TransparentRules,
 )
+from agentcg.tables import nearest, read_document, read_table
 from agentcg.units import format_duration, format_size
 
 __all__ = ["VERSION", "find", "load", "presets"]
 
 VERSION = 1
-_SIZE_MAX = 1 << 20  # Bytes of a policy file.
 
 
 def _preset_folder() -> Path:
@@ -130,7 +127,8 @@ def load(path_or_preset: str) -> Policy:
 def _document(path: Path) -> dict[str, Any]:
     """The file's content, with the preset that it extends under it."""
     place = str(path)
-    own = read_table(f"{place}: ", _checked_version(place, _parse(path)), TOP_KEYS)
+    hint = f"name a file that can be read, or a preset: {', '.join(presets())}"
+    own = read_table(f"{place}: ", read_document(path, VERSION, hint=hint), TOP_KEYS)
     base = own.pop("extends", None)
     if base is None:
         return own
@@ -147,39 +145,6 @@ def _over(over: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
         if isinstance(over[key], dict) and isinstance(under[key], dict):
             both[key] = _over(over[key], under[key])
     return both
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    place = str(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(_SIZE_MAX + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        hint = f"name a file that can be read, or a preset: {', '.join(presets())}"
-        raise InvalidInput(
-            place if place.isprintable() else repr(place), f"cannot be read: {reason}", hint=hint
-        ) from error
-    if len(content) > _SIZE_MAX:
-        raise InvalidInput(place, "is larger than 1 MiB", hint="no policy is; is it the right file?")
-    try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(place, f"is not UTF-8 (at line {line})", hint="save it as UTF-8") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidInput(place, f"is not TOML: {error}", hint="see https://toml.io for the syntax") from error
-
-
-def _checked_version(place: str, document: dict[str, Any]) -> dict[str, Any]:
-    """Return the document. :raises InvalidInput: if it is not of this version; its keys may be others then."""
-    if "version" not in document:
-        raise InvalidInput(f"{place}: version", "is missing", hint=f"begin the file with: version = {VERSION}")
-    version = TOP_KEYS["version"](f"{place}: version", document["version"])
-    if version != VERSION:
-        hint = f"write version = {VERSION}, or use an agentcg that reads version {version}"
-        raise InvalidInput(f"{place}: version", f"{version} is not known to this agentcg", hint=hint)
-    return document
 
 
 def _policy(place: str, name: str, top: dict[str, Any]) -> Policy:
