@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,18 +15,21 @@ import click
 from agentcg import __version__
 from agentcg.cli.trace_sources import with_progress
 from agentcg.errors import InvalidInput
+from agentcg.jsonkeys import camel_keys
 from agentcg.model import validate_name
 from agentcg.replay.arm_spec import ArmSpec, parse_arm
 from agentcg.replay.host import describe_machine
 from agentcg.replay.plan import SessionPlan, make_plan, name_for, protect, unique_names
 from agentcg.replay.run_description import Mode, RunDescription, SessionDescription
 from agentcg.replay.run_folder import RunFolder, open_run
+from agentcg.replay.simulated import SimulatedOptions
 from agentcg.trace.importer import Importer, Source
 from agentcg.trace.model import Recording
 from agentcg.trace.registry import IMPORTERS, RECORDINGS, find_sources
 from agentcg.units import parse_size
 
-__all__ = ["arms_of", "describe", "open_folder", "plans_of", "protected_of", "replay_options"]
+__all__ = ["arms_of", "check_draw", "describe", "describe_session", "describe_simulated", "open_folder", "plans_of"]
+__all__ += ["protected_of", "replay_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path)
@@ -137,12 +141,45 @@ def describe(
         seed=seed,
         rounds=rounds,
         arms=[arm.name for arm in arms],
-        sessions=None if plans is None else [_describe_session(plan) for plan in plans],
+        sessions=None if plans is None else [describe_session(plan) for plan in plans],
         options=options,
     )
 
 
-def _describe_session(plan: SessionPlan) -> SessionDescription:
+def describe_simulated(
+    plans: Sequence[SessionPlan], options: SimulatedOptions, *, agent_memory: int, policy: str = "default"
+) -> RunDescription:
+    """Return the description of simulated replays.
+
+    :param agent_memory: what each agent holds besides what was recorded, in bytes; in ``plans`` it is
+    :param policy: that of the arm ``agentcg``
+    """
+    return describe(
+        "simulated",
+        plans if options.draw is None else None,
+        options.arms,
+        cpus=options.host.cpus,
+        memory_max=options.host.memory_max,
+        speed=options.speed,
+        seed=options.seed,
+        rounds=options.rounds,
+        policy=policy,
+        agentMemory=agent_memory,
+        timeoutSec=options.timeout_sec,
+        draw=options.draw,
+        recordings=[plan.name for plan in plans],
+        host=camel_keys(dataclasses.asdict(options.host)),
+    )
+
+
+def check_draw(place: str, draw: int | None, plans: Sequence[SessionPlan]) -> None:
+    """:raises InvalidInput: if there are not so many sessions"""
+    if draw is not None and draw > len(plans):
+        raise InvalidInput(place, f"{draw} cannot be drawn of {len(plans)} recordings", hint="name more of them")
+
+
+def describe_session(plan: SessionPlan) -> SessionDescription:
+    """Return the description of a session."""
     return SessionDescription(
         name=plan.name,
         recording=plan.recording,

@@ -23,7 +23,7 @@ from agentcg.replay.rounds_table import render_rounds
 from agentcg.replay.run_folder import FinishedArm
 from agentcg.replay.table import render
 
-__all__ = ["progress", "show"]
+__all__ = ["progress", "show", "write_json"]
 
 QUIET_SEC = 5.0
 """Between two lines where there is no terminal."""
@@ -64,11 +64,12 @@ def show(results: Sequence[FinishedArm], arms: Sequence[ArmSpec], json_file: Pat
     Console(highlight=False).print(table)
     if json_file is not None:
         values = to_json([(done.round, done.result) for done in ordered], kernel=os.uname().release, **run)
-        _write(json_file, json.dumps(values, indent=2) + "\n")
+        write_json(json_file, values)
 
 
-def _write(path: Path, text: str) -> None:
+def write_json(path: Path, values: object) -> None:
+    """Write what ``--json`` asked for."""
     try:
-        path.write_text(text)
+        path.write_text(json.dumps(values, indent=2) + "\n")
     except OSError as error:
         raise AgentcgError(f"{path}: cannot be written: {error.strerror}", hint="choose another --json") from None

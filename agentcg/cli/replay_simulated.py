@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
 
-from agentcg.cli.replay_inputs import arms_of, describe, open_folder, plans_of, protected_of, replay_options
+from agentcg.cli.replay_inputs import (
+    arms_of,
+    check_draw,
+    describe_simulated,
+    open_folder,
+    plans_of,
+    protected_of,
+    replay_options,
+)
 from agentcg.cli.replay_outputs import progress, show
 from agentcg.errors import InvalidInput
-from agentcg.jsonkeys import camel_keys
 from agentcg.replay.simulated import SimulatedOptions
 from agentcg.replay.simulated import replay as run_simulated
 from agentcg.replay.simulation.host import SimulatedHost
@@ -53,8 +59,7 @@ def simulated(
         plans = protected_of(plans, protected)
     elif protected:
         raise InvalidInput("--protect", "with --draw the first session that is drawn is protected", hint="leave it out")
-    elif draw > len(plans):
-        raise InvalidInput("--draw", f"{draw} cannot be drawn of {len(plans)} recordings", hint="name more of them")
+    check_draw("--draw", draw, plans)
     options = SimulatedOptions(
         host=SimulatedHost(parse_size("--memory-max", memory_max), cpus),
         arms=arms_of(arms, policy),
@@ -64,22 +69,7 @@ def simulated(
         timeout_sec=parse_duration("--timeout", timeout),
         draw=draw,
     )
-    description = describe(
-        "simulated",
-        plans if draw is None else None,
-        options.arms,
-        cpus=cpus,
-        memory_max=options.host.memory_max,
-        speed=speed,
-        seed=seed,
-        rounds=rounds,
-        policy=policy,
-        agentMemory=extra,
-        timeoutSec=options.timeout_sec,
-        draw=draw,
-        recordings=[plan.name for plan in plans],
-        host=camel_keys(dataclasses.asdict(options.host)),
-    )
+    description = describe_simulated(plans, options, agent_memory=extra, policy=policy)
     folder = open_folder(output, description, resume=resume)
     with progress() as tell:
         run_simulated(plans, options, folder, tell)

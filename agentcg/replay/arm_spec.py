@@ -26,7 +26,7 @@ class ArmSpec:
     """Of ``agentcg``: a preset's name or a path."""
 
 
-def parse_arm(text: str) -> ArmSpec:
+def parse_arm(text: str, place: str = "--arm") -> ArmSpec:
     """Return the arm that ``text`` names. :raises InvalidInput: if there is none"""
     kind, equals, policy = text.partition("=")
     for known in get_args(ArmKind):
@@ -35,7 +35,7 @@ def parse_arm(text: str) -> ArmSpec:
     if kind == "agentcg" and policy:
         return ArmSpec(text, "agentcg", policy)
     hint = f"there are {', '.join(get_args(ArmKind))}, and agentcg=POLICY"
-    raise InvalidInput("--arm", f"there is no arm {text[:80]!r}", hint=hint)
+    raise InvalidInput(place, f"there is no arm {text[:80]!r}", hint=hint)
 
 
 def title_of(name: str) -> str:

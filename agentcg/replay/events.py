@@ -7,7 +7,7 @@ Times ``t`` are seconds since the arm's start, sizes are bytes. What nobody know
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 import msgspec
@@ -17,7 +17,7 @@ from agentcg.replay.result import State
 from agentcg.trace.wire import explain
 
 __all__ = ["CallBegan", "CallEnded", "Event", "Frozen", "Held", "Killed", "Kv", "Limits", "Sample"]
-__all__ += ["SessionBegan", "SessionEnded", "Tell", "Thawed", "Throttled", "Yielded", "decode", "encode"]
+__all__ += ["SessionBegan", "SessionEnded", "Tell", "Thawed", "Throttled", "Yielded", "decode", "encode", "encode_all"]
 
 
 def _snake(name: str) -> str:
@@ -142,6 +142,11 @@ _decoder = msgspec.json.Decoder(Event)
 def encode(event: Event) -> bytes:
     """Return the event's line, with its newline."""
     return _encoder.encode(event) + b"\n"
+
+
+def encode_all(events: Iterable[Event]) -> bytes:
+    """Return the lines of events, in the order of their times."""
+    return b"".join(map(encode, sorted(events, key=lambda event: event.t)))
 
 
 def decode(place: str, line: bytes) -> Event:

@@ -25,6 +25,7 @@ __all__ = [
     "points",
     "protect",
     "unique_names",
+    "with_agent_memory",
     "with_margin",
 ]
 
@@ -89,14 +90,21 @@ def make_plan(recording: Recording, name: str, *, agent_memory: int = 0) -> Sess
     """
     needs = demand(recording)
     calls = tuple(_planned(call, _step(needs.agent_memory, call)) for call in needs.calls)
-    return SessionPlan(
+    plan = SessionPlan(
         name=validate_name("session", name),
         recording=recording.name,
         calls=tuple(sorted(calls, key=lambda call: (call.start_sec, call.end_sec))),
-        agent=tuple(_pieces(needs.agent_memory, needs.agent_cpu, needs.duration_sec, agent_memory)),
+        agent=tuple(_pieces(needs.agent_memory, needs.agent_cpu, needs.duration_sec)),
         duration_sec=needs.duration_sec,
-        peak=(recording.memory_peak or 0) + agent_memory,
+        peak=recording.memory_peak or 0,
     )
+    return with_agent_memory(plan, agent_memory)
+
+
+def with_agent_memory(plan: SessionPlan, size: int) -> SessionPlan:
+    """Return ``plan`` with an agent that holds ``size`` bytes more all the time."""
+    agent = tuple(replace(piece, memory=piece.memory + size) for piece in plan.agent)
+    return replace(plan, agent=agent, peak=plan.peak + size)
 
 
 def protect(plan: SessionPlan, size: int | None) -> SessionPlan:
@@ -131,15 +139,15 @@ def _planned(call: CallDemand, left_behind: int) -> PlannedCall:
     )
 
 
-def _pieces(memory: Profile, cpu: Profile, duration_sec: float, extra: int) -> Iterable[Piece]:
+def _pieces(memory: Profile, cpu: Profile, duration_sec: float) -> Iterable[Piece]:
     """Cut a demand into pieces at every bend of its memory or CPU."""
     at = 0.0
     for time, value in _bends(memory, cpu):
         time = max(time, at)
-        yield Piece(at, time, max(0, round(value)) + extra, max(0.0, cpu.at(time)))
+        yield Piece(at, time, max(0, round(value)), max(0.0, cpu.at(time)))
         at = time
     if at < duration_sec:
-        yield Piece(at, duration_sec, max(0, round(memory.points[-1][1])) + extra, max(0.0, cpu.points[-1][1]))
+        yield Piece(at, duration_sec, max(0, round(memory.points[-1][1])), max(0.0, cpu.points[-1][1]))
 
 
 def _bends(memory: Profile, cpu: Profile) -> list[tuple[float, float]]:

@@ -51,7 +51,7 @@ class RunDescription(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     options: dict[str, Any]
 
 
-def require_same(place: str, there: RunDescription, wanted: RunDescription) -> None:
+def require_same(place: str, there: msgspec.Struct, wanted: msgspec.Struct) -> None:
     """:raises InvalidInput: if a run that is there is another than what is wanted, naming the first difference
 
     :param place: the file of the one that is there
@@ -65,7 +65,7 @@ def require_same(place: str, there: RunDescription, wanted: RunDescription) -> N
         )
 
 
-def _comparable(description: RunDescription) -> Any:
+def _comparable(description: msgspec.Struct) -> Any:
     """The description as JSON has it, without what may differ in a run that is gone on with."""
     value = msgspec.json.decode(msgspec.json.encode(description))
     del value["created"]

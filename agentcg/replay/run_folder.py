@@ -17,12 +17,12 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.replay.events import Event, decode, encode
+from agentcg.replay.events import Event, decode, encode_all
 from agentcg.replay.result import ArmResult, arm_from_json, arm_to_json
 from agentcg.replay.run_description import VERSION, RunDescription, require_same
 from agentcg.trace.source import convert, load
 
-__all__ = ["FinishedArm", "Run", "RunFolder", "open_run", "read_run"]
+__all__ = ["FinishedArm", "Run", "RunFolder", "open_run", "read_run", "write_description"]
 
 _DESCRIPTION, _RESULTS, _EVENTS = "run.json", "results.jsonl", "events"
 _T = TypeVar("_T")
@@ -93,20 +93,33 @@ class RunFolder:
 
     def append(self, done: FinishedArm, events: Sequence[Event]) -> None:
         """Keep what has finished, and what happened in it. With a path it is on disk afterwards."""
+        self.append_lines(done, b"" if self.path is None else encode_all(events))
+
+    def append_lines(self, done: FinishedArm, events: bytes) -> None:
+        """The same, with the lines of the events."""
         if self.path is not None:
-            _append(self.path, done, sorted(events, key=lambda event: event.t))
+            _append(self.path, done, events)
         self.results.append(done)
         self._finished.add((done.round, done.arm))
 
+    def sort(self, arms: Sequence[str]) -> None:
+        """Put what has finished into the order of rounds and ``arms``, whoever was first."""
+        self.results.sort(key=lambda done: (done.round, arms.index(done.arm)))
+        if self.path is not None and self.results:
+            file, text = self.path / _RESULTS, b"".join(map(_line, self.results))
+            if _try(file, file.read_bytes) != text:
+                _try(file, lambda: _replace(file, text))
 
-def _append(path: Path, done: FinishedArm, events: Sequence[Event]) -> None:
-    line = _ResultLine(done.round, done.arm, arm_to_json(done.result), done.wall_sec)
-    text = msgspec.json.encode(line) + b"\n"
 
+def _line(done: FinishedArm) -> bytes:
+    return msgspec.json.encode(_ResultLine(done.round, done.arm, arm_to_json(done.result), done.wall_sec)) + b"\n"
+
+
+def _append(path: Path, done: FinishedArm, events: bytes) -> None:
     def write() -> None:
         (path / _EVENTS).mkdir(exist_ok=True)
-        _write(path / _EVENTS / _events_name(done.round, done.arm), "wb", b"".join(map(encode, events)))
-        _write(path / _RESULTS, "ab", text)
+        _write(path / _EVENTS / _events_name(done.round, done.arm), "wb", events)
+        _write(path / _RESULTS, "ab", _line(done))
 
     _try(path, write)
 
@@ -121,13 +134,7 @@ def open_run(path: Path, description: RunDescription, *, resume: bool = False) -
     if not (path / _DESCRIPTION).exists():
         if (path / _RESULTS).exists():
             raise InvalidInput(str(path), f"there are results without {_DESCRIPTION}", hint="choose another -o")
-
-        def begin() -> None:
-            path.mkdir(parents=True, exist_ok=True)
-            _write(path / f"{_DESCRIPTION}.new", "wb", msgspec.json.format(msgspec.json.encode(description)) + b"\n")
-            os.replace(path / f"{_DESCRIPTION}.new", path / _DESCRIPTION)
-
-        _try(path, begin)
+        write_description(path / _DESCRIPTION, description)
         return RunFolder(path)
     if not resume:
         raise InvalidInput(str(path), "a run is there already", hint="go on with it by --resume, or choose another -o")
@@ -135,6 +142,16 @@ def open_run(path: Path, description: RunDescription, *, resume: bool = False) -
     require_same(str(path / _DESCRIPTION), run.description, description)
     _cut_torn(path / _RESULTS)
     return RunFolder(path, run.results)
+
+
+def write_description(file: Path, description: msgspec.Struct) -> None:
+    """Write a file of JSON for people, and its folder if need be: it is there as a whole, or not at all."""
+
+    def write() -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _replace(file, msgspec.json.format(msgspec.json.encode(description)) + b"\n")
+
+    _try(file.parent, write)
 
 
 def read_run(path: Path) -> Run:
@@ -189,6 +206,12 @@ def _check_names(arms: Sequence[str]) -> None:
             raise InvalidInput(
                 "--arm", f"{other} and {arm} would have the same file", hint="rename one of the policies"
             )
+
+
+def _replace(path: Path, text: bytes) -> None:
+    new = path.with_name(f"{path.name}.new")
+    _write(new, "wb", text)
+    os.replace(new, path)
 
 
 def _write(path: Path, mode: Literal["wb", "ab"], text: bytes) -> None:

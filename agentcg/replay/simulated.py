@@ -18,7 +18,7 @@ from agentcg.replay.sampler import Samples
 from agentcg.replay.simulation.host import SimulatedHost
 from agentcg.replay.simulation.simulate import simulate
 
-__all__ = ["SimulatedOptions", "drawn", "replay"]
+__all__ = ["SimulatedOptions", "drawn", "replay", "take_turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,18 @@ def replay(plans: Sequence[SessionPlan], options: SimulatedOptions, folder: RunF
         for at, (number, spec) in enumerate(due):
             progress(round_of(number, options.rounds) + title_of(spec.name), at / len(due))
             if not folder.has(number, spec.name):
-                _take_turn(number, spec, plans, options, folder)
+                folder.append(*take_turn(number, spec, plans, options))
     except KeyboardInterrupt:
         raise AgentcgError("the simulation was interrupted", hint=folder.resume_hint) from None
 
 
-def _take_turn(
-    number: int, spec: ArmSpec, plans: Sequence[SessionPlan], options: SimulatedOptions, folder: RunFolder
-) -> None:
+def take_turn(
+    number: int, spec: ArmSpec, plans: Sequence[SessionPlan], options: SimulatedOptions
+) -> tuple[FinishedArm, list[Event]]:
+    """Simulate one arm in the round ``number``, and return what it came to and what happened in it.
+
+    :raises AgentcgError: if it cannot be simulated
+    """
     began = time.monotonic()
     events: list[Event] = []
     samples = Samples()
@@ -75,7 +79,7 @@ def _take_turn(
         timeout_sec=options.timeout_sec,
         tell=tell,
     )
-    folder.append(FinishedArm(number, spec.name, result, time.monotonic() - began), [*events, *samples.kept])
+    return FinishedArm(number, spec.name, result, time.monotonic() - began), [*events, *samples.kept]
 
 
 def _chance(seed: int, number: int) -> Random:

@@ -77,6 +77,22 @@ def test_what_was_written_is_read(tmp_path):
         list(run.events(1, "none"))
 
 
+def test_finished_arms_are_put_in_order(tmp_path):
+    folder = open_run(tmp_path, DESCRIPTION)
+    folder.sort(DESCRIPTION.arms)
+    for number, name in ((1, "agentcg=a/b.toml"), (0, "agentcg=a/b.toml"), (1, "none"), (0, "none")):
+        folder.append(done(number, name), [])
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines()
+    folder.sort(DESCRIPTION.arms)
+    assert (tmp_path / "results.jsonl").read_bytes().splitlines() == [lines[at] for at in (3, 1, 2, 0)]
+    assert (
+        folder.results
+        == read_run(tmp_path).results
+        == [done(number, name) for number in (0, 1) for name in DESCRIPTION.arms]
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["events", "results.jsonl", "run.json"]
+
+
 def test_the_files_have_the_names_of_the_socket(tmp_path):
     open_run(tmp_path, DESCRIPTION).append(done(0, "none"), [])
     described = json.loads((tmp_path / "run.json").read_text())
