@@ -11,6 +11,7 @@ import click
 from agentcg.cli.replay_inputs import arms_of, describe, open_folder, plans_of, protected_of, replay_options
 from agentcg.cli.replay_outputs import progress, show
 from agentcg.cli.replay_simulated import simulated
+from agentcg.cli.replay_sweep import sweep
 from agentcg.replay.live import Options
 from agentcg.replay.live import replay as run_live
 from agentcg.units import parse_duration, parse_size
@@ -24,6 +25,7 @@ def replay() -> None:
 
 
 replay.add_command(simulated)
+replay.add_command(sweep)
 
 
 @replay.command()
