@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from agentcg.errors import InvalidInput
+from agentcg.replay.arm_spec import parse_arm
 from agentcg.replay.run_folder import read_run
 from agentcg.replay.sweep import processes
-from agentcg.replay.sweep.work import Done, Failed
+from agentcg.replay.sweep.work import Done, Failed, policies_of
 
 WORKLOADS = Path(__file__).parents[3] / "workloads"
 
@@ -77,6 +79,21 @@ def test_what_goes_wrong_in_a_job_is_its_outcome(workload, job):
     )
 
 
+def test_the_policy_of_an_arm_is_what_it_was_in_the_beginning(tmp_path, workload, job):
+    file = tmp_path / "mine.toml"
+    file.write_text('version = 1\n[defaults]\nmemory_max = "60M"\n')
+    spec = parse_arm(f"agentcg={file}")
+    workload = replace(workload, policies=policies_of([spec, parse_arm("agentcg"), parse_arm("none")]))
+    assert workload.policies == {str(file): file.read_bytes()}
+    file.unlink()
+    done, by_default = workload.do(job(0, spec)), workload.do(job(0, parse_arm("agentcg")))
+    assert isinstance(done, Done)
+    assert isinstance(by_default, Done)
+    assert done.finished.arm == f"agentcg={file}"
+    refused, allowed = ([one.failed for one in each.finished.result.sessions] for each in (done, by_default))
+    assert refused != allowed
+
+
 def test_no_worker_is_left_behind(workload, job):
     outcomes = processes.run_jobs([job(number) for number in range(50)], workload, 2)
     next(outcomes)
@@ -129,6 +146,7 @@ def test_what_cannot_be_is_said_before_anything_starts(sweep_file, tmp_path, run
     text = sweep_file.read_text()
     for old, new, error in [
         ("tests.jsonl", "none.jsonl", r"none\.jsonl: there is no such file or directory"),
+        ('"none"', '"agentcg=none.toml"', r"none\.toml: cannot be read"),
         ("draw = 2", "draw = 3", r"sweep\.toml: draw: 3 cannot be drawn of 2 recordings"),
     ]:
         sweep_file.write_text(text.replace(old, new))
