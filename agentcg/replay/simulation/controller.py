@@ -19,7 +19,6 @@ from agentcg.control.pace import (
     PAUSE_SEC,
     PLAIN_WEIGHT,
     TICK_SEC,
-    Credit,
     changes_at,
     is_due,
     moves,
@@ -37,6 +36,7 @@ from agentcg.replay.simulation.managed import LiveCall, LiveSession
 from agentcg.replay.simulation.reserves import SimulatedReserves
 from agentcg.replay.simulation.stops import SimulatedStops
 from agentcg.replay.simulation.worker import Worker
+from agentcg.replay.simulation.yielding import Yielding
 
 __all__ = ["SimulatedController"]
 
@@ -72,9 +72,7 @@ class SimulatedController:
         self._shared_at_look = 0
         self._wall_at_look: int | None = None
         self._looked = self._ticked = 0.0
-        self._credit = Credit(self._settings.yield_max_sec, 0.0)
-        self._yielding = False
-        self._freezing_all: Timer | None = None
+        self._yielding = Yielding(machine, shared, self._settings.yield_max_sec)
         self._protected_grew: float | None = None
         self._killed: float | None = None
         self._timer: Timer | None = None
@@ -178,7 +176,7 @@ class SimulatedController:
         if due:
             self._ask()
             return
-        self._yield(yields(self._snapshot(now, ()), self._settings), now)
+        self._yield(yields(self._snapshot(now, ()), self._settings))
         self._again()
 
     def _look_at_protected(self, now: float) -> None:
@@ -200,14 +198,14 @@ class SimulatedController:
             walled=self._wall is not None,
             alert=self._alert,
             stopped=self._stops.any,
-            yielding=self._yielding,
+            yielding=self._yielding.now,
         )
         if wait is None:
             if self._timer is not None:
                 self._timer.cancel()
             return
         seen = not self._at_stake or int(self._shared.usage) == self._shared_at_look
-        if self._machine.growing or self._yielding or not seen or self._wall != self._wall_at_look:
+        if self._machine.growing or self._yielding.now or not seen or self._wall != self._wall_at_look:
             self._again_in(wait, self._tick)
             return
         if self._timer is not None:
@@ -234,7 +232,7 @@ class SimulatedController:
         self._tripped.clear()
         self._shared_tripped = False
         self._act(plan)
-        self._yield(plan.yielding, now)
+        self._yield(plan.yielding)
         self._again()
 
     @property
@@ -271,8 +269,8 @@ class SimulatedController:
             tenant_wall=self._tenant_wall,
             sessions=sessions,
             protected_grew=self._protected_grew,
-            yielding=self._yielding,
-            yield_credit=self._credit.earn(now, yielding=self._yielding),
+            yielding=self._yielding.now,
+            yield_credit=self._yielding.credit(),
             killed=self._killed,
         )
 
@@ -298,21 +296,11 @@ class SimulatedController:
         if plan.kill is not None:
             self._kill(*plan.kill)
 
-    def _yield(self, wanted: bool, now: float) -> None:
-        if wanted == self._yielding:
-            return
-        self._credit.earn(now, yielding=self._yielding)
-        self._yielding = wanted
-        if self._freezing_all is not None:
-            self._freezing_all.cancel()
-        if not wanted:
-            self._machine.thaw(self._shared)
-            return
-        delay = self._machine.host.freeze_sec
-        self._freezing_all = self._machine.clock.after(delay, partial(self._machine.freeze, self._shared))
-        for live in self._sessions.values():
-            if not live.protected:
-                self._tell(Yielded(now, live.ref.session, None, "a protected session grows"))
+    def _yield(self, wanted: bool) -> None:
+        if self._yielding.set(wanted) and wanted:
+            for live in self._sessions.values():
+                if not live.protected:
+                    self._tell(Yielded(self._now, live.ref.session, None, "a protected session grows"))
 
     def _weigh(self) -> None:
         self._machine.weigh(self._reserved, FIRST_WEIGHT if self._protected else PLAIN_WEIGHT)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated kernel: who has which part of the CPUs, who grows by how much, and what happens at the limits.
 
-Between two events everything is a straight line. CPUs are shared by weight from the top of the hierarchy down, and
-what one does not use is for the others (:func:`agentcg.kv.simulation.cores.share_out`); a process is one thread. Memory
-grows as fast as the CPU share of who grows can zero pages.
+Between two events everything is a straight line. A process is one thread. Memory grows as fast as the CPU share of who
+grows can zero pages.
 """
 
 from __future__ import annotations
@@ -12,38 +11,21 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 
-from agentcg.kv.simulation.cores import share_out
 from agentcg.replay.simulation.clock import Clock
 from agentcg.replay.simulation.group import PAGE, Group
 from agentcg.replay.simulation.host import SimulatedHost
+from agentcg.replay.simulation.oom import choose
 from agentcg.replay.simulation.process import Phase, Process
+from agentcg.replay.simulation.sharing import share_cpus
+from agentcg.replay.simulation.throttle import BATCH, TOLERATED, slow_down_sec
 
-__all__ = ["Machine", "slow_down_sec"]
+__all__ = ["Machine"]
 
-BATCH = 64 * PAGE
-"""What a task is charged at a time, bytes (MEMCG_CHARGE_BATCH in mm/memcontrol.c)."""
-DELAY_MAX_SEC = 2.0
-"""MEMCG_MAX_HIGH_DELAY_JIFFIES."""
-DELAY_LEAST_SEC = 0.01
-"""A shorter delay is none: mem_cgroup_handle_over_high() leaves it out."""
 NOTICE_SEC = 0.01
 """A file of a cgroup tells of a change this often at most (CGROUP_FILE_NOTIFY_MIN_INTV)."""
-_TOLERATED = (DELAY_LEAST_SEC / 64.0) ** 0.5
 _FULL = PAGE
 """A group with less room than this has none."""
 _BYTE = 1.0
-
-
-def slow_down_sec(usage: float, high: int | None) -> float:
-    """Return how long the kernel makes a task wait for a batch charged above memory.high, in seconds.
-
-    The delay is the square of the part by which ``high`` is exceeded, times 64 s (calculate_high_delay() in
-    mm/memcontrol.c, with MEMCG_DELAY_PRECISION_SHIFT 20 and MEMCG_DELAY_SCALING_SHIFT 14).
-    """
-    if high is None or usage <= high:
-        return 0.0
-    delay = min(64.0 * ((usage - high) / max(high, 1)) ** 2, DELAY_MAX_SEC)
-    return delay if delay > DELAY_LEAST_SEC else 0.0
 
 
 class Machine:
@@ -153,7 +135,7 @@ class Machine:
     def _divide(self) -> None:
         """See who has which part of the CPUs from now on, and what happens next."""
         self._changed = False
-        self._share(self.root, self.host.cpus)
+        share_cpus(self.root, self.host.cpus)
         soonest, rate = inf, self.host.growth_rate
         growing: dict[Group, None] = {}
         for process in self._running:
@@ -170,19 +152,6 @@ class Machine:
             group.rate = 0.0
         self.next_sec = self._at + max(0.0, soonest)
 
-    def _share(self, group: Group, cpus: float) -> None:
-        if group.runnable <= cpus:
-            for process in self._running if group is self.root else _active(group):
-                process.share = 1.0
-            return
-        below = list(group.active)
-        most = [(float(one.runnable) if isinstance(one, Group) else 1.0, float(one.weight)) for one in below]
-        for one, share in zip(below, share_out(cpus, most), strict=True):
-            if isinstance(one, Group):
-                self._share(one, share)
-            else:
-                one.share = share
-
     # Memory
 
     def _reaches(self, group: Group) -> float:
@@ -191,7 +160,7 @@ class Machine:
         if group.maximum is not None:
             sec = max(0.0, group.maximum - _FULL / 2 - group.usage) / group.rate
         if group.high is not None:
-            slowed = group.high * (1 + _TOLERATED) + 2 * _BYTE
+            slowed = group.high * (1 + TOLERATED) + 2 * _BYTE
             if group.usage < slowed - _BYTE:  # Nearer than that, no time would pass.
                 sec = min(sec, (slowed - group.usage) / group.rate)
             if group.on_high is not None:
@@ -283,19 +252,16 @@ class Machine:
         self._out_of_memory(group)
 
     def _out_of_memory(self, group: Group) -> None:
-        """A limit has run out: kill the worst (oom_badness() in mm/oom_kill.c), and see later if that was enough."""
+        """A limit has run out: kill somebody, and see later if that was enough."""
         if group.killing:
             return
-        processes = [process for process in group.all_processes() if not process.chosen]
-        if not processes:
+        chosen = choose(group)
+        if not chosen:
             return
-        limit = group.maximum or 0
-        victim = max(processes, key=lambda process: process.held + process.oom_score_adj * limit / 1000)
         group.ooms += 1
         group.killing = True
         self.clock.after(self.host.oom_wait_sec, partial(self._see_again, group))
-        whole = [above for above in victim.group.above if above.oom_group and group in above.above]
-        for process in list(whole[-1].all_processes()) if whole else [victim]:
+        for process in chosen:
             process.chosen = True
             if process.phase is not Phase.DYING:  # Who is dying already is only waited for.
                 process.group.kills += 1
@@ -311,16 +277,6 @@ class Machine:
         """Send SIGKILL to a process."""
         self._stalled.pop(process, None)
         process.kill(self.host.kill_sec)
-
-
-def _active(group: Group) -> list[Process]:
-    found: list[Process] = []
-    for one in group.active:
-        if isinstance(one, Group):
-            found += _active(one)
-        else:
-            found.append(one)
-    return found
 
 
 def _least(process: Process) -> float:

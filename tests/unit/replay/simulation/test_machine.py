@@ -9,8 +9,9 @@ import pytest
 
 from agentcg.replay.simulation import SimulatedHost
 from agentcg.replay.simulation.group import Group
-from agentcg.replay.simulation.machine import Machine, slow_down_sec
+from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.process import Process
+from agentcg.replay.simulation.throttle import slow_down_sec
 from agentcg.replay.simulation.worker import Worker
 
 MIB = 1 << 20

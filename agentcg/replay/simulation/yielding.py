@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All others stop for a moment while a protected session grows: the freeze of their group, and the credit for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from agentcg.control.pace import Credit
+from agentcg.replay.simulation.clock import Timer
+from agentcg.replay.simulation.group import Group
+from agentcg.replay.simulation.machine import Machine
+
+__all__ = ["Yielding"]
+
+
+class Yielding:
+    """Whether the group ``shared`` is stopped. :param most_sec: for how long it may be, at most"""
+
+    def __init__(self, machine: Machine, shared: Group, most_sec: float) -> None:
+        self._machine, self._shared = machine, shared
+        self._credit = Credit(most_sec, machine.clock.now)
+        self._freezing: Timer | None = None
+        self.now = False
+        """It is, or is about to be."""
+
+    def credit(self) -> float:
+        """Return for how long it still may be, in seconds."""
+        return self._credit.earn(self._machine.clock.now, yielding=self.now)
+
+    def set(self, wanted: bool) -> bool:
+        """Stop it, or let it go on. False if it is so already."""
+        if wanted == self.now:
+            return False
+        self.credit()
+        self.now = wanted
+        if self._freezing is not None:
+            self._freezing.cancel()
+        if wanted:
+            delay = self._machine.host.freeze_sec
+            self._freezing = self._machine.clock.after(delay, partial(self._machine.freeze, self._shared))
+        else:
+            self._machine.thaw(self._shared)
+        return True
