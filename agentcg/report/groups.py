@@ -14,6 +14,7 @@ from agentcg.replay.events import Event
 from agentcg.replay.run_description import RunDescription
 from agentcg.replay.run_folder import FinishedArm, Run
 from agentcg.report.compare import Round
+from agentcg.units import format_size
 
 __all__ = ["Group", "differences", "group_runs"]
 
@@ -110,6 +111,8 @@ def _phrase(key: str, left: Any, right: Any) -> str:
         left, right = (", ".join(session["name"] for session in sessions) for sessions in (left, right))
         if left == right:
             return "sessions of the same names differ in their recordings or reserves"
+    if key == "memoryMax":
+        return f"{format_size(left)} and {format_size(right)} for all"
     if isinstance(left, (dict, list)) or isinstance(right, (dict, list)):
         return f"{key} differ"
     return f"{key}: {left} and {right}"

@@ -17,7 +17,7 @@ from agentcg.report.marks import DARK, LIGHT, Figure, Table
 
 __all__ = ["render"]
 
-_UNBROKEN = re.compile(r"[0-9.]+ \[[0-9.]+, [0-9.]+\]|\bn = [0-9]+")
+_WHOLE = re.compile(r"[0-9.]+ \[[0-9.]+, [0-9.]+\]|\bn = [0-9]+")
 
 
 def render(report: Report, library: str) -> str:
@@ -116,8 +116,8 @@ def _cells(columns: Iterable[str], row: Iterable[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escape text whose intervals and numbers of rounds are not to be broken into lines."""
-    return html.escape(_UNBROKEN.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text))
+    """Escape text, in which an interval and a number of rounds are not to be broken into lines."""
+    return _WHOLE.sub(r'<span class="whole">\g<0></span>', html.escape(text))
 
 
 def _notes(notes: Iterable[str]) -> str:

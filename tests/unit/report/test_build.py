@@ -80,9 +80,11 @@ def test_an_arm_without_a_finished_round_is_named(make_run, tmp_path):
 
 
 def test_runs_that_cannot_be_compared_stand_apart_and_it_is_said_why(make_run, tmp_path):
-    report = build_of(make_run(tmp_path / "a", rounds=1), make_run(tmp_path / "b", rounds=1, memory_max=9, speed=2.0))
+    report = build_of(
+        make_run(tmp_path / "a", rounds=1), make_run(tmp_path / "b", rounds=1, memory_max=9 << 20, speed=2.0)
+    )
     assert [section.title for section in report.sections] == ["a", "b"]
-    assert report.notes == ["a and b are not compared: memoryMax: 838860800 and 9; speed: 10.0 and 2.0."]
+    assert report.notes == ["a and b are not compared: 800 MiB and 9.0 MiB for all; speed: 10.0 and 2.0."]
     assert len({figure.name for figure in report.figures}) == len(report.figures)
 
 

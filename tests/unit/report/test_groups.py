@@ -28,7 +28,7 @@ def test_runs_of_the_same_seed_are_the_same_rounds_twice(make_run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"memory_max": 9}, ["memoryMax: 838860800 and 9"]),
+        ({"memory_max": 9 << 20}, ["800 MiB and 9.0 MiB for all"]),
         ({"speed": 2.0, "kernel": "6.12"}, ["kernel: 7.3.4 and 6.12", "speed: 10.0 and 2.0"]),
         ({"sessions": None}, ["sessions differ"]),
         ({"options": {}}, ["options differ"]),

@@ -86,7 +86,8 @@ def test_each_plot_has_an_alternative_and_two_buttons(elements):
 
 
 def test_intervals_are_not_broken_into_lines(page):
-    assert re.search(r"\d\u00a0\[\d\.\d\d,\u00a0\d\.\d\d\], n\u00a0=\u00a02</td>", page)
+    whole = '<span class="whole">{}</span>'
+    assert re.search(whole.format(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]") + ", " + whole.format("n = 2") + "</td>", page)
 
 
 def test_the_best_arm_is_shown_first(elements):
