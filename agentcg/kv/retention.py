@@ -44,12 +44,16 @@ class Retention:
         self.state = State(reload)
         self._number = self._sessions = 0
 
-    def arrive(self, request: str, session: str, tokens: int, now: float) -> None:
-        """A turn is asked for; ``tokens`` is what it needs in the cache in all."""
+    def arrive(self, request: str, session: str, tokens: int, now: float, *, tool: str = "") -> None:
+        """A turn is asked for; ``tokens`` is what it needs in the cache in all.
+
+        :param tool: what its session has called since its last turn, if that was not known when the turn ended
+        """
         now = self._at(now)
         if request in self.state.requests:
             return
         known = self._session(session, now)
+        known.tool = tool or known.tool
         if known.paused and known.turns and known.returned is None:
             self.state.pauses.observe(known.tool, now - known.used)
             known.returned = now
@@ -60,8 +64,8 @@ class Retention:
         self.state.requests[request] = Request(request, known, tokens, now, self._number)
         self._count(now)
 
-    def start(self, request: str, now: float) -> None:
-        """A turn that waited is served from now on."""
+    def start(self, request: str, now: float, *, hit: bool = False) -> None:
+        """A turn that waited is served from now on. ``hit``: what was taken of its cache was still there."""
         now = self._at(now)
         found = self.state.requests.get(request)
         if found is None or found.started is not None:
@@ -69,7 +73,7 @@ class Retention:
         session, found.started = found.session, now
         session.waiting.discard(request)
         session.running.add(request)
-        if session.lost:
+        if session.lost and not hit:
             self.state.delay.observe(now - found.arrived)
         session.lost, session.returned, session.returns_at, session.deadline = 0, None, None, -inf
         self._count(now)
@@ -139,6 +143,11 @@ class Retention:
             known.calls.setdefault(event.call, Call(now)).heard(event, now)
         if known.paused:
             known.deadline = self.policy.call_changed(self.state, known, now)
+
+    def forget_calls(self) -> None:
+        """Whoever knew of the tool calls is gone: what was said of them may be over."""
+        for session in self.state.sessions.values():
+            session.calls.clear()
 
     def foretell(self, session: str, returns_at: float) -> None:
         """Say when a paused session will be back. Only a simulator can; only the clairvoyant policy looks."""
@@ -216,4 +225,5 @@ class Retention:
         """Somebody began to wait, or nobody does any more."""
         state = self.state
         state.contended_before = state.contended_sec(now)
-        state.contended_since = now if state.waiting else None
+        waits = any(request.started is None for request in state.requests.values())
+        state.contended_since = now if waits else None

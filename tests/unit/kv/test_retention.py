@@ -40,6 +40,31 @@ def test_the_delay_is_of_those_that_lost_something(new_server) -> None:
     assert server.state.delay.sec == 6
 
 
+def test_what_was_taken_and_found_all_the_same_is_no_delay(new_server) -> None:
+    server = new_server(Lru())
+    session = server.turn("one", 0.0, 1.0)
+    server.retention.taken("one", 1000, 2.0)
+    server.retention.start(server.ask("one", 10.0), 16.0, hit=True)
+    assert (server.state.delay.sec, session.lost) == (0, 0)
+
+
+def test_a_tool_that_is_named_late_is_the_one_of_the_pause(new_server) -> None:
+    server = new_server(Lru())
+    server.turn("one", 0.0, 1.0, tool="call")
+    server.retention.arrive("again", "one", 1000, 5.0, tool="bash")
+    assert (server.state.pauses.mean("call"), server.state.pauses.mean("bash")) == (None, 4)
+
+
+def test_calls_are_forgotten_with_whoever_told_of_them(new_server) -> None:
+    server = new_server(Lru())
+    session = server.turn("one", 0.0, 1.0)
+    server.call("one", "began", 2.0, TEN)
+    server.retention.forget_calls()
+    assert (session.left(3.0), session.over_from) == (None, None)
+    server.call("one", "revised", 4.0, TEN)
+    assert session.left(5.0) is not None
+
+
 def test_a_session_that_is_over_counts_with_its_turns_and_is_gone(new_server) -> None:
     server = new_server(Lru())
     for _ in range(2):
