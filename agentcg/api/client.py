@@ -13,6 +13,7 @@ Blocking, on one connection, for one thread at a time. :mod:`agentcg.api.aclient
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -168,6 +169,11 @@ class Client:
     def close(self) -> None:
         """Hang up. Calls and sessions that this connection stands for are ended."""
         self._sock.close()
+
+    def interrupt(self) -> None:
+        """Hang up, on another thread than the one that waits for an answer: that one gets a RemoteError."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def invoke(self, interface: type[VarlinkInterface], method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method and return its reply, with descriptors that now belong to the caller."""

@@ -8,6 +8,9 @@ Run it where vLLM is installed (docs/engines.md says how, without a GPU)::
 
 import pytest
 
+from agentcg.api.types import KvEvent, KvForecast
+from agentcg.errors import Unsupported
+from agentcg.kv.engines.vllm.check import of_a_scheduler, require, what_is_missing
 from agentcg.kv.policies import POLICIES
 from agentcg.kv.state import CallEvent
 from agentcg.predict.distribution import Distribution
@@ -34,7 +37,6 @@ def test_a_session_finds_its_cache_where_stock_has_lost_it(new_vllm, asynchronou
     assert two_turns(new_vllm(None, asynchronous=asynchronous)) == 0
     server = new_vllm(asynchronous=asynchronous)
     assert two_turns(server) == 480
-    assert server.keeper.found == {A: True}
 
 
 @pytest.mark.parametrize("policy", sorted(POLICIES.keys() - {"clairvoyant"}))
@@ -249,3 +251,59 @@ def test_what_is_kept_counts_as_free_in_the_statistics(new_vllm) -> None:
     server.step()
     assert server.made.get_kv_cache_usage() == pytest.approx(10 / 127)
     assert server.made.make_stats().kv_cache_usage == pytest.approx(10 / 127)
+
+
+def test_what_the_daemon_says_is_heard_and_it_is_told(new_vllm) -> None:
+    server = new_vllm()
+    coordinator, sessions = server.made._agentcg_coordinator, server.keeper.retention.state.sessions
+    server.turn("a1", FIRST, session=A)
+    server.turn("mine", prompt(2, 64), session="no-session-of-the-daemon")
+    server.step()
+    (said,) = coordinator._unsaid.values()
+    assert (said.session, said.tokens, said.bytes, said.turns, said.pinnedSec) == (A, 480, 30 * 128, None, 10.0)
+    coordinator._heard.append(KvEvent("began", A, f"{A}/c1", KvForecast(1.0, 2.0, 3.0, 2.0)))
+    server.step()
+    assert sessions[A].left(server.now) is not None
+    server.ask("a2", MORE, session=A)
+    server.ask("x", prompt(3, 1600))
+    server.step()
+    assert coordinator._unsaid[A].turns == 1
+    assert coordinator._unsaid[A].hit
+    assert (coordinator.queue.waiting, coordinator.queue.freeBlocks) == (1, 127 - 37 - 4)
+    server.serve("a2", "x")
+    server.step()
+    assert coordinator.queue.waiting == 0
+    coordinator._heard.append(KvEvent("closed", A))
+    server.step()
+    assert A not in sessions
+    assert A not in server.keeper.pins
+
+
+def test_pins_are_reported_again_before_they_are_taken_to_be_over(new_vllm) -> None:
+    server = new_vllm()
+    server.turn("a1", FIRST, session=A)
+    server.step()
+    server.made._agentcg_coordinator._unsaid.clear()
+    for _ in range(6):
+        server.pause(1.0)
+        server.step()
+    assert A in server.made._agentcg_coordinator._unsaid
+
+
+def test_a_vllm_whose_internals_have_moved_is_refused(new_vllm, monkeypatch) -> None:
+    from vllm.v1.core.block_pool import BlockPool
+    from vllm.v1.core.kv_cache_manager import KVCacheManager
+
+    server = new_vllm()
+    assert list(what_is_missing()) == []
+    monkeypatch.delattr(BlockPool, "touch")
+    monkeypatch.setattr(KVCacheManager, "get_blocks", lambda self, request: None)
+    with pytest.raises(Unsupported) as caught:
+        require(what_is_missing())
+    assert "block_pool:BlockPool.touch is not there" in str(caught.value)
+    assert "KVCacheManager.get_blocks has no parameter request_id: it has request" in str(caught.value)
+    with pytest.raises(Unsupported, match="touch"):
+        new_vllm()
+    del server.made.deferred_waiting
+    with pytest.raises(Unsupported, match="a scheduler has no deferred_waiting"):
+        require(of_a_scheduler(server.made))

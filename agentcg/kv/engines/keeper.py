@@ -86,6 +86,11 @@ class Keeper(Generic[Block]):
         self._refused: tuple[str, int, float] | None = None
 
     @property
+    def block_tokens(self) -> int:
+        """Tokens in a block."""
+        return self._cache.block_tokens
+
+    @property
     def pinned_blocks(self) -> int:
         """Blocks that are held, counted once for every session."""
         return sum(map(len, self.pins.values()))

@@ -18,25 +18,29 @@ from vllm.v1.core.sched.request_queue import SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import RequestStatus
 
+from agentcg.api.types import KvQueue
+from agentcg.kv.engines.coordinator import PINNED_SEC, Coordinator, describe, hear
 from agentcg.kv.engines.keeper import Keeper
 from agentcg.kv.engines.vllm.cache import VllmCache, why_nothing_is_kept
+from agentcg.kv.engines.vllm.check import of_a_scheduler, require
 from agentcg.kv.engines.vllm.options import Options
 from agentcg.kv.engines.vllm.requests import told_by
 from agentcg.kv.policies import POLICIES
 
-__all__ = ["AgentcgScheduler"]
+__all__ = ["AgentcgScheduler", "KeepingAsyncScheduler", "KeepingScheduler"]
 
 log = logging.getLogger(__name__)
 
 _ANSWERED = (RequestStatus.FINISHED_STOPPED, RequestStatus.FINISHED_LENGTH_CAPPED)
 
 
-class _Keeping(Scheduler):
+class KeepingScheduler(Scheduler):
     """What is added to either of vLLM's schedulers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         options = Options.read()
         super().__init__(*args, **kwargs)
+        require(of_a_scheduler(self))
         self._agentcg_cache = VllmCache(self.kv_cache_manager, self.block_size)
         self._agentcg = Keeper[Any](POLICIES[options.policy](), self._agentcg_cache, pin_max_sec=options.pin_max_sec)
         self._agentcg_prefills: dict[str, tuple[Any, int, int, float]] = {}
@@ -44,11 +48,21 @@ class _Keeping(Scheduler):
         # A step's tokens and what they may begin beyond the last full block, of a request and of its drafts.
         each = 2 + self.num_lookahead_tokens // self.block_size
         self._agentcg_step_blocks = self.max_num_scheduled_tokens // self.block_size + each * self.max_num_running_reqs
+        self._agentcg_renewed = 0.0
+        groups = self.kv_cache_config.kv_cache_groups
+        self._agentcg_block_bytes = sum(each.kv_cache_spec.page_size_bytes * len(each.layer_names) for each in groups)
+        self._agentcg_coordinator = Coordinator(
+            options.engine,
+            total_blocks=self.kv_cache_config.num_blocks,
+            block_bytes=max(1, self._agentcg_block_bytes),
+        )
         reason = why_nothing_is_kept(self.kv_cache_config, self.cache_config)
         self._agentcg_keeps = not reason
         if reason:
             log.warning("agentcg orders the requests, and keeps no cache: %s", reason)
-        log.info("agentcg keeps caches by %s", options.policy)
+        else:
+            self._agentcg_coordinator.start()
+        log.info("agentcg: the policy is %s, the engine's name %s", options.policy, options.engine)
 
     # Requests come and go
 
@@ -77,11 +91,17 @@ class _Keeping(Scheduler):
         self._agentcg.forget()
         return super().reset_prefix_cache(*args, **kwargs)
 
+    def shutdown(self, *args: Any, **kwargs: Any) -> Any:
+        self._agentcg_coordinator.stop()
+        return super().shutdown(*args, **kwargs)
+
     # A step
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         keeper, manager = self._agentcg, self.kv_cache_manager
-        keeper.look()
+        for event in self._agentcg_coordinator.heard():
+            hear(keeper, event)
+        looked = keeper.look()
         if self._agentcg_prefills:
             self._agentcg_measure()
         waits = self.waiting or self.kv_holding_waiting
@@ -101,6 +121,9 @@ class _Keeping(Scheduler):
         if keeper.pins and not output.num_scheduled_tokens and self._agentcg_stuck():
             log.warning("agentcg gives up all pins: nothing runs, and somebody waits who could")
             keeper.forget()
+        waits = self.waiting or self.kv_holding_waiting
+        if looked or keeper.changed or bool(waits) != bool(self._agentcg_coordinator.queue.waiting):
+            self._agentcg_tell(looked)
         return output
 
     def _agentcg_sort(self, order: Sequence[str]) -> None:
@@ -182,6 +205,19 @@ class _Keeping(Scheduler):
 
     # What is told
 
+    def _agentcg_tell(self, looked: bool) -> None:
+        keeper, coordinator = self._agentcg, self._agentcg_coordinator
+        _, waiting = self.get_request_counts()
+        coordinator.queue = KvQueue(waiting, self._agentcg_cache.free_blocks())
+        if looked and not 0 <= keeper.clock() - self._agentcg_renewed < PINNED_SEC / 2:
+            self._agentcg_renewed = keeper.clock()
+            keeper.changed.update(keeper.pins)
+        for session in keeper.changed:
+            if (told := describe(keeper, session, self._agentcg_block_bytes)) is not None:
+                coordinator.say(told)
+        keeper.changed.clear()
+        keeper.found.clear()
+
     def get_kv_cache_usage(self) -> float:
         """Return what requests hold; what is kept for nobody but its session is as good as free, as vLLM's cache is."""
         total: int = max(1, self.kv_cache_config.num_blocks - 1)
@@ -194,7 +230,7 @@ class _Keeping(Scheduler):
         return stats
 
 
-class _KeepingAsync(_Keeping, AsyncScheduler):
+class KeepingAsyncScheduler(KeepingScheduler, AsyncScheduler):
     pass
 
 
@@ -202,5 +238,5 @@ class AgentcgScheduler:
     """What ``--scheduler-cls`` names: the one of the two that fits how vLLM was told to schedule."""
 
     def __new__(cls, vllm_config: Any, *args: Any, **kwargs: Any) -> Any:
-        made = _KeepingAsync if vllm_config.scheduler_config.async_scheduling else _Keeping
+        made = KeepingAsyncScheduler if vllm_config.scheduler_config.async_scheduling else KeepingScheduler
         return made(vllm_config, *args, **kwargs)

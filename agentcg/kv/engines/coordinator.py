@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an engine hears from the daemon, and tells it (dev.agentcg.Kv). Two threads do both, and nobody waits for them.
+
+Without a daemon, or when it goes away, they try again, less and less often. What was known of calls is forgotten then:
+nobody would say that they have ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, cast, get_args
+
+from agentcg.api.client import Client
+from agentcg.api.types import KvEvent, KvForecast, KvQueue, KvSession
+from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.kv.engines.keeper import Keeper
+from agentcg.kv.state import CallEvent, CallEventKind
+from agentcg.model import SessionRef
+from agentcg.predict.distribution import Distribution
+
+__all__ = ["Coordinator", "describe", "distribution_of", "hear"]
+
+log = logging.getLogger(__name__)
+
+REPORT_SEC = 1.0
+"""How often it is said what has changed, at most."""
+SILENT_SEC = 5.0
+"""And the queue at least; after ten seconds of silence it is taken to be empty."""
+PINNED_SEC = 10.0
+"""For how long a pin is said to last; it is said again before."""
+_AGAIN_SEC, _AGAIN_MAX_SEC = 1.0, 30.0
+_HEARD_MAX = 4096  # An engine that serves nobody does not look. Then all is forgotten rather than some.
+_SAID_MAX = 500  # Sessions in one report: a message has 256 KiB at most.
+
+
+class Coordinator:
+    """An engine's connections to the daemon.
+
+    :param path: the daemon's socket; AGENTCG_SOCKET or the system's if left out
+    """
+
+    def __init__(self, engine: str, *, total_blocks: int, block_bytes: int, path: str | None = None) -> None:
+        self.queue = KvQueue(0, total_blocks)
+        """Who waits at the engine. Whoever serves sets another one; it is read once a second."""
+        self._engine, self._blocks, self._block_bytes, self._path = engine, total_blocks, block_bytes, path
+        self._heard: deque[KvEvent | None] = deque()
+        self._lock = threading.Lock()  # Held for as long as it takes to change a dictionary.
+        self._unsaid: dict[str, KvSession] = {}
+        self._said: dict[str, KvSession] = {}
+        self._clients: set[Client] = set()
+        self._stopped = threading.Event()
+        self._complained: dict[Callable[[Client], None], str] = {}
+
+    def start(self) -> None:
+        """Begin to speak and to listen."""
+        for work in (self._listen, self._report):
+            threading.Thread(target=self._keep, args=(work,), name=f"agentcg{work.__name__}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Hang up."""
+        self._stopped.set()
+        for client in list(self._clients):
+            client.interrupt()
+
+    # From the engine's thread
+
+    def heard(self) -> Iterable[KvEvent | None]:
+        """Return what was heard since the last time. None: what was heard of calls before is to be forgotten."""
+        if not (heard := self._heard):
+            return ()
+        return [heard.popleft() for _ in range(len(heard))]
+
+    def say(self, session: KvSession) -> None:
+        """Have it told how a session is now."""
+        with self._lock:
+            before = self._unsaid.get(session.session)
+            if session.hit is None and before is not None:
+                session.hit = before.hit
+            self._unsaid[session.session] = session
+
+    # In threads of their own
+
+    def _keep(self, work: Callable[[Client], None]) -> None:
+        wait = _AGAIN_SEC
+        while not self._stopped.is_set():
+            try:
+                with Client(self._path) as client:
+                    self._clients.add(client)
+                    try:
+                        self._complained.pop(work, None)
+                        work(client)
+                        wait = _AGAIN_SEC
+                    finally:
+                        self._clients.discard(client)
+            except (AgentcgError, OSError) as error:
+                if self._complained.get(work) != str(error) and not self._stopped.is_set():
+                    self._complained[work] = str(error)
+                    log.info("agentcg works without the daemon: %s", error)
+            self._stopped.wait(wait)
+            wait = min(2 * wait, _AGAIN_MAX_SEC)
+
+    def _listen(self, client: Client) -> None:
+        try:
+            for event in client.kv_listen():
+                if event.kind == "lost":
+                    return
+                if len(self._heard) >= _HEARD_MAX:
+                    self._heard = deque([None])
+                self._heard.append(event)
+        finally:
+            self._heard.append(None)
+
+    def _report(self, client: Client) -> None:
+        client.kv_hello(self._engine, total_blocks=self._blocks, block_bytes=self._block_bytes)
+        with self._lock:  # Whoever was told it before is not there any more.
+            self._unsaid = self._said | self._unsaid
+        queue, silent_sec = None, 0.0
+        while not self._stopped.is_set():
+            with self._lock:
+                changes, self._unsaid = self._unsaid, {}
+            self._remember(changes)
+            if changes or self.queue != queue or silent_sec >= SILENT_SEC:
+                queue, silent_sec = self.queue, 0.0
+                sessions = list(changes.values())
+                for begin in range(0, max(1, len(sessions)), _SAID_MAX):
+                    client.kv_report(sessions[begin : begin + _SAID_MAX], queue)
+            self._stopped.wait(REPORT_SEC)
+            silent_sec += REPORT_SEC
+
+    def _remember(self, changes: dict[str, KvSession]) -> None:
+        """Keep what would have to be said to a daemon that has heard nothing."""
+        for name, session in changes.items():
+            if session.bytes or session.turns:
+                self._said[name] = KvSession(name, session.tokens, session.bytes, session.turns, session.pinnedSec)
+            else:
+                self._said.pop(name, None)
+
+
+def distribution_of(forecast: KvForecast | None) -> Distribution | None:
+    """Return a distribution with these quantiles, and as far as that is possible with this mean."""
+    if forecast is None:
+        return None
+    values = (forecast.p10Sec, forecast.p50Sec, forecast.p90Sec)
+    shares = (0.1, 0.4, 0.4)
+    tail = 1 - sum(shares)
+    inside = sum(value * share for value, share in zip(values, shares, strict=True))
+    return Distribution(values, shares, tail, max((forecast.meanSec - inside) / tail, forecast.p90Sec, 1.0))
+
+
+def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
+    """Tell a keeper what was heard."""
+    if event is None:
+        keeper.retention.forget_calls()
+    elif event.session is None:
+        return
+    elif event.kind == "closed":
+        keeper.close(event.session)
+    elif event.call is not None and event.kind in get_args(CallEventKind):
+        told = CallEvent(event.call, cast(CallEventKind, event.kind), distribution_of(event.forecast))
+        keeper.retention.call(event.session, told, keeper.clock())
+
+
+def describe(keeper: Keeper[Any], session: str, block_bytes: int) -> KvSession | None:
+    """Return how a session is now, or None if its name is none of the daemon's."""
+    try:
+        if "/" not in session:
+            return None
+        SessionRef.parse("session", session, tenant="")
+    except InvalidInput:
+        return None
+    known, blocks = keeper.retention.state.sessions.get(session), len(keeper.pins.get(session, ()))
+    turns = len(known.waiting) + len(known.running) if known is not None else 0
+    return KvSession(
+        session,
+        tokens=blocks * keeper.block_tokens,
+        bytes=blocks * block_bytes,
+        turns=turns or None,
+        pinnedSec=PINNED_SEC if blocks else None,
+        hit=keeper.found.pop(session, None),
+    )
