@@ -3,7 +3,7 @@
 
 Run it where vLLM is installed (docs/engines.md says how, without a GPU)::
 
-    python -m pytest tests/engines -m long
+    python -m pytest tests/engines/test_vllm.py -m long
 """
 
 import pytest

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from agentcg.api.client import Client
@@ -50,6 +51,7 @@ class Coordinator:
         self._lock = threading.Lock()  # Held for as long as it takes to change a dictionary.
         self._unsaid: dict[str, KvSession] = {}
         self._said: dict[str, KvSession] = {}
+        self._spoken_to = False
         self._clients: set[Client] = set()
         self._stopped = threading.Event()
         self._complained: dict[Callable[[Client], None], str] = {}
@@ -76,10 +78,12 @@ class Coordinator:
     def say(self, session: KvSession) -> None:
         """Have it told how a session is now."""
         with self._lock:
-            before = self._unsaid.get(session.session)
+            before = self._unsaid.pop(session.session, None)
             if session.hit is None and before is not None:
                 session.hit = before.hit
-            self._unsaid[session.session] = session
+            # While nobody listens, only what is there has to be known.
+            if self._spoken_to or session.bytes or session.turns:
+                self._unsaid[session.session] = session
 
     # In threads of their own
 
@@ -115,13 +119,26 @@ class Coordinator:
 
     def _report(self, client: Client) -> None:
         client.kv_hello(self._engine, total_blocks=self._blocks, block_bytes=self._block_bytes)
-        with self._lock:  # Whoever was told it before is not there any more.
-            self._unsaid = self._said | self._unsaid
+        with self._lock:
+            self._spoken_to = True
+        try:
+            self._speak(client)
+        finally:
+            with self._lock:  # Another one has to be told all of it.
+                self._spoken_to = False
+                now = self._said | self._unsaid
+                self._unsaid = {name: session for name, session in now.items() if session.bytes or session.turns}
+                self._said.clear()
+
+    def _speak(self, client: Client) -> None:
         queue, silent_sec = None, 0.0
         while not self._stopped.is_set():
             with self._lock:
                 changes, self._unsaid = self._unsaid, {}
-            self._remember(changes)
+                for name, session in changes.items():
+                    self._said[name] = replace(session, hit=None)
+                    if not session.bytes and not session.turns:
+                        del self._said[name]
             if changes or self.queue != queue or silent_sec >= SILENT_SEC:
                 queue, silent_sec = self.queue, 0.0
                 sessions = list(changes.values())
@@ -129,14 +146,6 @@ class Coordinator:
                     client.kv_report(sessions[begin : begin + _SAID_MAX], queue)
             self._stopped.wait(REPORT_SEC)
             silent_sec += REPORT_SEC
-
-    def _remember(self, changes: dict[str, KvSession]) -> None:
-        """Keep what would have to be said to a daemon that has heard nothing."""
-        for name, session in changes.items():
-            if session.bytes or session.turns:
-                self._said[name] = KvSession(name, session.tokens, session.bytes, session.turns, session.pinnedSec)
-            else:
-                self._said.pop(name, None)
 
 
 def distribution_of(forecast: KvForecast | None) -> Distribution | None:

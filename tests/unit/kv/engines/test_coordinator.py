@@ -55,7 +55,7 @@ def test_what_is_said_arrives_and_is_said_again_to_another_daemon(served, new_co
         until(lambda: not operator.kv_engines())
         until(lambda: any(each.sessions for each in operator.kv_engines()))
         assert operator.kv_engines()[0].hits == 0  # It was told before.
-        made.say(KvSession("u0/a", 0, 0))
+        made.say(KvSession("u0/a", 0, 0))  # And what is gone is said as long as there is somebody.
         until(lambda: not operator.kv_engines()[0].sessions)
 
 
@@ -82,6 +82,9 @@ def test_one_that_nobody_answers_holds_nobody_up(tmp_path, new_coordinator) -> N
         assert list(made.heard()) == []
     assert time.monotonic() - began < 5
     assert len(made._unsaid) == 1000
+    for number in range(1000):
+        made.say(KvSession(f"u0/{number}", 0, 0))
+    assert not made._unsaid  # Nobody will ask for who is gone.
 
 
 def test_what_nobody_takes_is_forgotten_as_a_whole(monkeypatch) -> None:
