@@ -6,6 +6,8 @@ Run it where vLLM is installed (docs/engines.md says how, without a GPU)::
     python -m pytest tests/engines/test_vllm.py -m long
 """
 
+from types import SimpleNamespace
+
 import pytest
 
 from agentcg.api.types import KvEvent, KvForecast
@@ -244,6 +246,21 @@ def test_without_prefix_caching_and_with_priorities_it_serves(new_vllm, caplog) 
     assert two_turns(new_vllm(options={"policy": "priority"})) == 480
 
 
+def test_what_cannot_be_kept_is_said() -> None:
+    import torch
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheGroupSpec, SlidingWindowSpec
+
+    from agentcg.kv.engines.vllm.cache import why_nothing_is_kept
+
+    given = {"block_size": 16, "num_kv_heads": 1, "head_size": 1, "dtype": torch.float32}
+    full = KVCacheGroupSpec(["a"], FullAttentionSpec(**given))
+    window = KVCacheGroupSpec(["b"], SlidingWindowSpec(**given, sliding_window=64))
+    caching = SimpleNamespace(enable_prefix_caching=True)
+    assert not why_nothing_is_kept(SimpleNamespace(kv_cache_groups=[full]), caching)
+    for groups in ([window], [full, window], []):
+        assert "full attention" in why_nothing_is_kept(SimpleNamespace(kv_cache_groups=groups), caching)
+
+
 def test_what_is_kept_counts_as_free_in_the_statistics(new_vllm) -> None:
     server = new_vllm()
     server.turn("a1", FIRST, session=A)
@@ -262,6 +279,7 @@ def test_what_the_daemon_says_is_heard_and_it_is_told(new_vllm) -> None:
     (said,) = coordinator._unsaid.values()
     assert (said.session, said.tokens, said.bytes, said.turns, said.pinnedSec) == (A, 480, 30 * 128, None, 10.0)
     coordinator._heard.append(KvEvent("began", A, f"{A}/c1", KvForecast(1.0, 2.0, 3.0, 2.0)))
+    server.pause(1.0)  # Without anybody who waits it matters to nobody, and is looked at once a second.
     server.step()
     assert sessions[A].left(server.now) is not None
     server.ask("a2", MORE, session=A)
@@ -274,6 +292,7 @@ def test_what_the_daemon_says_is_heard_and_it_is_told(new_vllm) -> None:
     server.step()
     assert coordinator.queue.waiting == 0
     coordinator._heard.append(KvEvent("closed", A))
+    server.pause(1.0)
     server.step()
     assert A not in sessions
     assert A not in server.keeper.pins

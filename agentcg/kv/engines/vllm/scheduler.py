@@ -99,12 +99,13 @@ class KeepingScheduler(Scheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         keeper, manager = self._agentcg, self.kv_cache_manager
-        for event in self._agentcg_coordinator.heard():
-            hear(keeper, event)
         looked = keeper.look()
         if self._agentcg_prefills:
             self._agentcg_measure()
         waits = self.waiting or self.kv_holding_waiting
+        if looked or waits:
+            for event in self._agentcg_coordinator.heard():
+                hear(keeper, event)
         # With --scheduling-policy priority the operator's order stands.
         if waits and self.policy == SchedulingPolicy.FCFS and (order := keeper.order()) is not None:
             self._agentcg_sort(order)
