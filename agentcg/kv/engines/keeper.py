@@ -5,7 +5,7 @@ When a turn ends, its blocks are *pinned*: held as a request would hold them, so
 
 - when its session's next turn runs: that one holds by then what it found of them;
 - when somebody lacks room and the policy lets him have it, from the end of the context, the least loss first;
-- when the policy does not protect it any more, or nothing was heard of its session for long. It is looked for once a
+- when the policy does not protect it any more, or its session has paused for very long. It is looked for once a
   second. What is not pinned stays in the engine's cache as long as the engine keeps it;
 - when the session is over, or the engine forgets its cache.
 
@@ -57,7 +57,7 @@ class _Turn:
 class Keeper(Generic[Block]):
     """Pins blocks in ``cache`` as a policy says. For one thread.
 
-    :param pin_max_sec: a pin ends when nothing was heard of its session for so long
+    :param pin_max_sec: a pin ends when its session has paused for so long, whatever the policy says
     :param clock: gives seconds
     """
 
@@ -247,8 +247,8 @@ class Keeper(Generic[Block]):
         self.retention.loaded(Load(cache_used=self._cache.used), now)
         for session, pin in list(self.pins.items()):
             known = self.retention.state.sessions.get(session)
-            silent = known is None or (known.paused and now - known.used > self._pin_max_sec)
-            if silent or (known is not None and known.paused and not self._protected(known, now)):
+            over = known is None or (known.paused and now - known.used > self._pin_max_sec)
+            if over or (known is not None and known.paused and not self._protected(known, now)):
                 self._take(session, len(pin))
         return True
 

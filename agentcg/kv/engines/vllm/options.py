@@ -26,7 +26,7 @@ class Options:
 
     policy: str = "soft_pins"
     pin_max_sec: float = 600.0
-    """A pin ends when nothing was heard of its session for so long."""
+    """A pin ends when its session has paused for so long."""
     engine: str = ""
     """The name to speak to the daemon under; vllm and the process id if left out."""
 
