@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of vLLM is used, and whether it is there. vLLM's schedulers have no public interface: any version may change it.
 
-It is looked at, and no version is compared. Seen with 0.33.0.
+It is looked at, and no version is compared. Found as it should be in 0.32.0 and 0.33.0.
 """
 
 from __future__ import annotations
