@@ -146,12 +146,34 @@ class AsyncClient:
         status: types.Status = (await self.invoke(wire.MonitorInterface, "GetStatus"))["status"]
         return status
 
+    async def kv_hello(self, engine: str, *, total_blocks: int, block_bytes: int) -> None:
+        """Speak as an engine: see :meth:`agentcg.api.client.Client.kv_hello`."""
+        await self.invoke(wire.KvInterface, "Hello", engine=engine, totalBlocks=total_blocks, blockBytes=block_bytes)
+
+    async def kv_report(
+        self, sessions: Sequence[types.KvSession] = (), queue: types.KvQueue | None = None
+    ) -> list[str]:
+        """Say what sessions have in the cache: see :meth:`agentcg.api.client.Client.kv_report`."""
+        reply = await self.invoke(wire.KvInterface, "Report", sessions=list(sessions), queue=queue)
+        unknown: list[str] = reply["unknown"]
+        return unknown
+
+    async def kv_listen(self) -> AsyncIterator[types.KvEvent]:
+        """Yield what an engine is told of calls. The connection can do nothing else from here on."""
+        async for reply in self._stream(wire.KvInterface, "Listen"):
+            yield reply["event"]
+
     async def watch(self, session: str | None = None) -> AsyncIterator[types.Event]:
         """Yield events as they happen. The connection can do nothing else from here on."""
-        proxy = self._protocol.make_proxy(wire.MonitorInterface)
+        async for reply in self._stream(wire.MonitorInterface, "Watch", session=session):
+            yield reply["event"]
+
+    async def _stream(
+        self, interface: type[VarlinkInterface], method: str, **parameters: Any
+    ) -> AsyncIterator[dict[str, Any]]:
         try:
-            async for reply in proxy.Watch(session=session):
-                yield reply["event"]
+            async for reply in getattr(self._protocol.make_proxy(interface), method)(**parameters):
+                yield reply
         except VarlinkErrorReply as error:
             raise explain_error(error) from error
         except OSError as error:
