@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from benches.llamacpp import LlamaServer, free_port, write_random_model
 
 from agentcg.api.client import Client
 from agentcg.api.peer import Places
@@ -448,3 +449,22 @@ def await_words() -> Callable[[int], None]:
             time.sleep(0.005)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model for llama.cpp, that talks nonsense."""
+    path = tmp_path_factory.mktemp("model") / "random.gguf"
+    write_random_model(path)
+    return path
+
+
+@pytest.fixture
+def llama(random_model: Path, tmp_path: Path) -> Iterator[LlamaServer]:
+    """Serve it: llama.cpp's own server with three slots of 8192 tokens."""
+    folder = tmp_path / "slots"
+    folder.mkdir()
+    server = LlamaServer(random_model, folder, slots=3, context=3 * 8192, port=free_port())
+    server.start()
+    yield server
+    server.stop()
