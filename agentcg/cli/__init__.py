@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": "Say what agentcg can enforce on this host, and how to get the rest.",
     "exec": "Run one command as a tool call in an attached container.",
     "explain": "Show where the time of a running call goes.",
+    "gateway": "Pass requests on to an LLM server, and know whose they are.",
     "history": "Show past calls, and what calls that are alike came to.",
     "hook": "Have the shell commands of Claude Code run as calls, by its hooks.",
     "mcp": "Run a server of the Model Context Protocol so that each of its tools/call is a call.",
