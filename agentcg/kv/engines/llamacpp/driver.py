@@ -35,10 +35,11 @@ FILES = 16
 """Contexts that are saved at a time."""
 _LOOK_SEC = 1.0
 """For so long it is believed that the server is the one that it was."""
-_AGAIN_SEC = 0.25
+_SOON_SEC, _AGAIN_SEC = 0.001, 0.25
 """While somebody waits the policy is asked so often: what is worth keeping changes with time."""
 _RENEWED_SEC = 3.0
 """What is reported as kept is kept for so long, unless the next report renews it."""
+_JUMP_SEC = 600.0
 _SESSIONS = 16384
 
 BRANCH = "#"
@@ -83,6 +84,7 @@ class Driver:
         self, server: SlotServer, policy: Policy, *, files: int = FILES, clock: Callable[[], float] = monotonic
     ) -> None:
         self._server, self._clock = server, clock
+        self._read, self._time = clock(), 0.0
         self.seats = Seats(policy, 0, 0, files)
         """Without slots until the server was reached."""
         self._identity = ""
@@ -115,7 +117,7 @@ class Driver:
         future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._futures[request] = future
         try:
-            self.seats.arrive(request, key, tokens, self._clock())
+            self.seats.arrive(request, key, tokens, self._now())
             self._seat()
             return await future
         except BaseException:
@@ -133,7 +135,7 @@ class Driver:
 
     def lost(self) -> None:
         """The server did not answer, or hung up: look at it before anything else is believed."""
-        self._looked = self._clock() - _LOOK_SEC
+        self._looked = self._now() - _LOOK_SEC
         self._identity = ""
 
     def heard(self, event: KvEvent) -> None:
@@ -144,10 +146,10 @@ class Driver:
         if event.kind == "closed":
             self._latest.pop(event.session, None)
             for each in {event.session, key, *self.seats.named(event.session + BRANCH)}:
-                for slot in self.seats.close(each, self._clock()):
+                for slot in self.seats.close(each, self._now()):
                     self._spawn(self._erase(slot))
         elif (found := call_event(event)) is not None:
-            self.seats.call(key, found, self._clock())
+            self.seats.call(key, found, self._now())
         self._seat()
 
     def capacity(self) -> tuple[int, int] | None:
@@ -161,7 +163,7 @@ class Driver:
 
     def report(self) -> tuple[list[KvSession], KvQueue]:
         """Return what the co-ordinator is told, for all sessions whose state it has to know."""
-        now = self._clock()
+        now = self._now()
         found: dict[str, KvSession] = {}
         slot_bytes = self.seats.context * (self.capacity() or (0, 1))[1]
         for held in self.seats.holdings(now):
@@ -179,7 +181,7 @@ class Driver:
     async def _look(self) -> bool:
         """Make sure that the server is there, and the one that it was. Return whether it is there."""
         async with self._looking:
-            if self.seats.slots and self._clock() - self._looked < _LOOK_SEC:
+            if self.seats.slots and self._now() - self._looked < _LOOK_SEC:
                 return True
             try:
                 if await self._server.identity() != self._identity:
@@ -187,7 +189,7 @@ class Driver:
             except EngineError as error:
                 self._complain(f"requests are passed on as they are: {error.line}")
                 return False
-            self._looked = self._clock()
+            self._looked = self._now()
             return True
 
     async def _meet(self) -> None:
@@ -196,20 +198,30 @@ class Driver:
         if self.seats.slots:
             log.warning("the server has started anew, and forgotten everything")
         self.seats.costs.saves = True
-        self.seats.forget(described.slots, described.context, self._clock())
+        self.seats.forget(described.slots, described.context, self._now())
+
+    def _now(self) -> float:
+        """Return our time: it goes on with the clock, and does not take part when that jumps."""
+        before, self._read = self._read, self._clock()
+        if 0 < self._read - before < _JUMP_SEC:
+            self._time += self._read - before
+        return self._time
 
     def _seat(self) -> None:
         """Let those run who may; ask again later while others wait."""
         try:
-            while (seat := self.seats.next(self._clock())) is not None:
+            while (seat := self.seats.next(self._now())) is not None:
                 self._spawn(self._prepare(seat, self._identity))
         except Exception as error:
             # Whoever waits must not wait for ever for what cannot be decided.
             for future in self._futures.values():
                 if not future.done():
                     future.set_exception(error)
-        if self.seats.waiting and self._again is None:
-            self._again = asyncio.get_running_loop().call_later(_AGAIN_SEC, self._ask_again)
+        if self.seats.waiting:
+            if self._again is not None:
+                self._again.cancel()
+            sec = max(_SOON_SEC, min(_AGAIN_SEC, self.seats.ask_again_at - self._now()))
+            self._again = asyncio.get_running_loop().call_later(sec, self._ask_again)
 
     def _ask_again(self) -> None:
         self._again = None
@@ -278,13 +290,13 @@ class Driver:
         if found is not None:
             if cached is not None and found.session.turns:
                 self._hits[session.partition(BRANCH)[0]] = 2 * cached >= found.session.tokens
-            self.seats.ended(request, found.tokens if tokens is None else tokens, self._clock(), tool=tool)
+            self.seats.ended(request, found.tokens if tokens is None else tokens, self._now(), tool=tool)
         else:
-            self.seats.cancelled(request, self._clock())
+            self.seats.cancelled(request, self._now())
         self._seat()
 
     def _cancelled(self, request: str) -> None:
-        self.seats.cancelled(request, self._clock())
+        self.seats.cancelled(request, self._now())
         self._seat()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

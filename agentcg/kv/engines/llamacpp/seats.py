@@ -9,6 +9,9 @@ What holds whatever is said:
 - A slot serves one turn at a time. A session sits in one slot at most.
 - A turn waits only while every slot is busy, or others are protected by the policy; and for 30 s at most while a slot
   is idle. After that it gets the one that was used least recently.
+- While nothing runs anybody may take what is protected, but not at once: only when the server has been idle for as long
+  as it takes to have that context back. With few slots, all sessions often pause at a time, and briefly; by ski rental,
+  waiting for them costs at most as much again as not to wait.
 - A file holds one session's context at a time, and is read for that session alone. There are no more files than were
   allowed.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from agentcg.kv.engines.llamacpp.costs import Costs
@@ -75,6 +79,9 @@ class Seats:
         self._slots = [_Slot(number) for number in range(slots)]
         self._free_files = list(range(files))
         self._saved: OrderedDict[str, int] = OrderedDict()
+        self._idle_since = -inf
+        self.ask_again_at = inf
+        """When a turn may run that may not yet, though nothing runs; of :meth:`next` that returned None."""
 
     @property
     def slots(self) -> int:
@@ -92,6 +99,7 @@ class Seats:
 
     def next(self, now: float) -> Seat | None:
         """Return the turn that may run now, if any; ask again until there is none."""
+        self.ask_again_at = inf
         requests = self.retention.state.requests
         if all(slot.request for slot in self._slots):
             return None
@@ -138,6 +146,7 @@ class Seats:
             slot.session = ""  # It was closed meanwhile.
         # A slot that holds nothing would be nobody's to give up.
         self.retention.end(request, max(1, self._within(tokens)), now, tool=tool)
+        self._idle_since = self.retention.state.now
 
     def cancelled(self, request: str, now: float) -> None:
         """A turn was given up, before or after it had a slot."""
@@ -204,10 +213,17 @@ class Seats:
             if not slot.session:
                 return slot
         by_session = {slot.session: slot for slot in idle}
-        for take in self.retention.give_up(request, 1, now):
-            return by_session.get(take.session)
         state = self.retention.state
-        if state.now - state.requests[request].arrived < PATIENCE_SEC:
+        arrived = state.requests[request].arrived
+        for take in self.retention.give_up(request, 1, now):
+            victim = state.sessions[take.session]
+            if not state.running and self.retention.policy.protected(state, victim, state.now):
+                wait_sec = min(state.benefit_sec(victim), PATIENCE_SEC)
+                self.ask_again_at = max(self._idle_since, arrived) + wait_sec
+                if state.now < self.ask_again_at:
+                    return None
+            return by_session.get(take.session)
+        if state.now - arrived < PATIENCE_SEC:
             return None
         return min(idle, key=lambda slot: state.sessions[slot.session].used)
 

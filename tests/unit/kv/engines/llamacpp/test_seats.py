@@ -2,6 +2,7 @@
 """Whose slot is taken: cases by hand, and what holds whatever is said."""
 
 from collections.abc import Callable, Sequence
+from math import inf
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ CONTEXT = 8192
 class Server:
     """Slots, and short hand for turns in them."""
 
-    def __init__(self, slots: int = 2, *, policy: str = "soft_pins", files: int = 4, saves: bool = False) -> None:
+    def __init__(self, slots: int = 2, *, policy: str = "lru", files: int = 4, saves: bool = False) -> None:
         self.seats = Seats(POLICIES[policy](), slots, CONTEXT, files)
         self.seats.costs.saves = saves
         self.seats.costs.computed(1000, 10.0)
@@ -43,22 +44,38 @@ class Server:
 
 
 def test_everybody_keeps_its_slot_while_there_are_enough() -> None:
-    server = Server()
+    server = Server(policy="soft_pins")
     assert [server.turn(name, at, at + 1).slot for at, name in enumerate("abab")] == [0, 1, 0, 1]
     assert [held.protected for held in server.seats.holdings(4)] == [True, True]
     assert server.seats.free_slots(4) == 0
 
 
-def test_nobody_is_kept_waiting_while_nothing_runs() -> None:
+def test_while_nothing_runs_a_slot_is_taken_after_what_it_costs_to_have_it_back() -> None:
+    server = Server(policy="soft_pins")
+    server.turn("a", 0, 1)
+    server.turn("b", 0, 1)
+    new = server.ask("c", 2)
+    assert server.seats.next(2) is None
+    assert server.seats.ask_again_at == 2 + 10  # B is 10 s.
+    back = server.ask("a", 3)
+    assert server.seats.next(3) == Seat(back, 0, "a", None, None)
+    server.seats.ended(back, 1000, 4)
+    assert server.seats.next(4) is None
+    assert server.seats.ask_again_at == 4 + 10
+    assert server.seats.next(11.9) is None
+    assert server.seats.next(12.1) == Seat(new, 1, "b", None, None)  # What it would have paid for, it has paid.
+
+
+def test_what_is_not_protected_is_taken_at_once() -> None:
     server = Server()
-    for name in "abc":
+    for name in "ab":
         server.turn(name, 0, 1)
-    seat = server.sit("d", 2)
-    assert (seat.victim, seat.save, seat.restore) == ("c", None, None)  # Of the latest session.
+    assert server.sit("c", 1).victim == "a"
+    assert server.seats.ask_again_at == inf
 
 
 def test_who_is_expected_back_soon_keeps_its_slot_while_others_run() -> None:
-    server = Server()
+    server = Server(policy="soft_pins")
     server.turn("a", 0, 1)
     busy = server.sit("b", 1)
     server.seats.call("a", CallEvent("c", "began", Distribution((2.0,), (1.0,), 0.0, 1.0)), 1)
@@ -73,7 +90,7 @@ def test_who_is_expected_back_soon_keeps_its_slot_while_others_run() -> None:
 
 
 def test_a_call_without_a_return_gives_up_its_slot_in_the_end() -> None:
-    server = Server()
+    server = Server(policy="soft_pins")
     server.turn("a", 0, 1)
     server.seats.call("a", CallEvent("c", "began"), 1)
     server.sit("b", 1)
@@ -245,7 +262,8 @@ class Story(Server):
             self.seated[seat.request] = seat
         holdings = list(self.seats.holdings(self.now))
         assert sum(held.seated for held in holdings) <= self.seats.slots
-        assert self.seated or self.lost or self.erasing or not self.seats.waiting, "somebody waits and nobody runs"
+        waits = self.seats.waiting and self.seats.ask_again_at == inf
+        assert self.seated or self.lost or self.erasing or not waits, "somebody waits and nobody runs"
 
     def files_written(self) -> set[int | None]:
         return {seat.save for seat in self.writing}
@@ -311,6 +329,7 @@ def test_a_slot_serves_one_turn_and_everybody_is_served(name: str, story: Sequen
     for _ in range(200):
         if not server.seats.waiting and not server.seated:
             break
+        server.now += PATIENCE_SEC
         server.erased()
         server.finish(0, 100)
         server.serve()
