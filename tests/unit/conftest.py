@@ -32,6 +32,7 @@ from agentcg.control.containers import Containers
 from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
 from agentcg.kernel.sys import CGROUP2_SUPER_MAGIC
+from agentcg.kv.engines.llamacpp.costs import Costs
 from agentcg.policy.load import load
 from agentcg.policy.schema import Policy
 from agentcg.predict.history import Store
@@ -468,3 +469,10 @@ def llama(random_model: Path, tmp_path: Path) -> Iterator[LlamaServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def slow_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a token's prefill be learned as 2 ms. Then saving a slot pays, however busy this machine is."""
+    learn = Costs.computed
+    monkeypatch.setattr(Costs, "computed", lambda self, tokens, sec: learn(self, tokens, 0.002 * tokens))

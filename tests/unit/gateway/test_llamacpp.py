@@ -54,6 +54,7 @@ class Agent:
         return timings
 
 
+@pytest.mark.usefixtures("slow_prefill")
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("named", [False, True])
 def test_five_sessions_on_three_slots_compute_nothing_twice(

@@ -22,12 +22,14 @@ from time import monotonic
 from typing import Any
 
 from agentcg.api.types import KvEvent, KvQueue, KvSession
+from agentcg.kv.engines.clock import SteadyClock
 from agentcg.kv.engines.llamacpp.seats import Seat, Seats
 from agentcg.kv.engines.llamacpp.server import Copied, EngineError, SlotServer
+from agentcg.kv.engines.llamacpp.told import BRANCH, Told
 from agentcg.kv.engines.signals import call_event
 from agentcg.kv.policies.base import Policy
 
-__all__ = ["BRANCH", "FILES", "Driver", "Turn"]
+__all__ = ["FILES", "Driver", "Turn"]
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +39,7 @@ _LOOK_SEC = 1.0
 """For so long it is believed that the server is the one that it was."""
 _SOON_SEC, _AGAIN_SEC = 0.001, 0.25
 """While somebody waits the policy is asked so often: what is worth keeping changes with time."""
-_RENEWED_SEC = 3.0
-"""What is reported as kept is kept for so long, unless the next report renews it."""
-_JUMP_SEC = 600.0
 _SESSIONS = 16384
-
-BRANCH = "#"
-"""Between a session's name and the number of its branch. No name has it."""
 
 
 class Turn:
@@ -83,8 +79,7 @@ class Driver:
     def __init__(
         self, server: SlotServer, policy: Policy, *, files: int = FILES, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._server, self._clock = server, clock
-        self._read, self._time = clock(), 0.0
+        self._server, self._clock = server, SteadyClock(clock)
         self.seats = Seats(policy, 0, 0, files)
         """Without slots until the server was reached."""
         self._identity = ""
@@ -95,8 +90,7 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
         self._latest: OrderedDict[str, str] = OrderedDict()
-        self._hits: dict[str, bool] = {}
-        self._reported: set[str] = set()
+        self._told = Told()
         self._complained = ""
 
     async def begin(self, session: str, tokens: int, *, branch: int = 0) -> Turn | None:
@@ -117,7 +111,7 @@ class Driver:
         future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
         self._futures[request] = future
         try:
-            self.seats.arrive(request, key, tokens, self._now())
+            self.seats.arrive(request, key, tokens, self._clock.now())
             self._seat()
             return await future
         except BaseException:
@@ -135,7 +129,7 @@ class Driver:
 
     def lost(self) -> None:
         """The server did not answer, or hung up: look at it before anything else is believed."""
-        self._looked = self._now() - _LOOK_SEC
+        self._looked = self._clock.now() - _LOOK_SEC
         self._identity = ""
 
     def heard(self, event: KvEvent) -> None:
@@ -146,42 +140,24 @@ class Driver:
         if event.kind == "closed":
             self._latest.pop(event.session, None)
             for each in {event.session, key, *self.seats.named(event.session + BRANCH)}:
-                for slot in self.seats.close(each, self._now()):
+                for slot in self.seats.close(each, self._clock.now()):
                     self._spawn(self._erase(slot))
         elif (found := call_event(event)) is not None:
-            self.seats.call(key, found, self._now())
+            self.seats.call(key, found, self._clock.now())
         self._seat()
 
     def capacity(self) -> tuple[int, int] | None:
-        """Return how many blocks the cache has, and their bytes; None until that is known.
-
-        A block is a token. Its bytes are what the server wrote of one, and 1 until it wrote any.
-        """
-        if not self.seats.slots:
-            return None
-        return self.seats.slots * self.seats.context, max(1, round(self.seats.costs.bytes_per_token))
+        """Return how many blocks the cache has, and their bytes; None until that is known."""
+        return self._told.capacity(self.seats)
 
     def report(self) -> tuple[list[KvSession], KvQueue]:
         """Return what the co-ordinator is told, for all sessions whose state it has to know."""
-        now = self._now()
-        found: dict[str, KvSession] = {}
-        slot_bytes = self.seats.context * (self.capacity() or (0, 1))[1]
-        for held in self.seats.holdings(now):
-            name = held.session.partition(BRANCH)[0]
-            said = found.setdefault(name, KvSession(name, 0, 0, turns=0, hit=self._hits.pop(name, None)))
-            said.tokens += held.tokens
-            said.bytes += slot_bytes if held.seated else 0
-            said.turns = (said.turns or 0) + held.turns
-            if held.protected:
-                said.pinnedSec = _RENEWED_SEC
-        gone = [KvSession(name, 0, 0) for name in sorted(self._reported - found.keys())]
-        self._reported = set(found)
-        return [*found.values(), *gone], KvQueue(self.seats.waiting, self.seats.free_slots(now) * self.seats.context)
+        return self._told.report(self.seats, self._clock.now())
 
     async def _look(self) -> bool:
         """Make sure that the server is there, and the one that it was. Return whether it is there."""
         async with self._looking:
-            if self.seats.slots and self._now() - self._looked < _LOOK_SEC:
+            if self.seats.slots and self._clock.now() - self._looked < _LOOK_SEC:
                 return True
             try:
                 if await self._server.identity() != self._identity:
@@ -189,7 +165,7 @@ class Driver:
             except EngineError as error:
                 self._complain(f"requests are passed on as they are: {error.line}")
                 return False
-            self._looked = self._now()
+            self._looked = self._clock.now()
             return True
 
     async def _meet(self) -> None:
@@ -198,19 +174,12 @@ class Driver:
         if self.seats.slots:
             log.warning("the server has started anew, and forgotten everything")
         self.seats.costs.saves = True
-        self.seats.forget(described.slots, described.context, self._now())
-
-    def _now(self) -> float:
-        """Return our time: it goes on with the clock, and does not take part when that jumps."""
-        before, self._read = self._read, self._clock()
-        if 0 < self._read - before < _JUMP_SEC:
-            self._time += self._read - before
-        return self._time
+        self.seats.forget(described.slots, described.context, self._clock.now())
 
     def _seat(self) -> None:
         """Let those run who may; ask again later while others wait."""
         try:
-            while (seat := self.seats.next(self._now())) is not None:
+            while (seat := self.seats.next(self._clock.now())) is not None:
                 self._spawn(self._prepare(seat, self._identity))
         except Exception as error:
             # Whoever waits must not wait for ever for what cannot be decided.
@@ -220,7 +189,7 @@ class Driver:
         if self.seats.waiting:
             if self._again is not None:
                 self._again.cancel()
-            sec = max(_SOON_SEC, min(_AGAIN_SEC, self.seats.ask_again_at - self._now()))
+            sec = max(_SOON_SEC, min(_AGAIN_SEC, self.seats.ask_again_at - self._clock.now()))
             self._again = asyncio.get_running_loop().call_later(sec, self._ask_again)
 
     def _ask_again(self) -> None:
@@ -289,14 +258,14 @@ class Driver:
         found = self.seats.retention.state.requests.get(request)
         if found is not None:
             if cached is not None and found.session.turns:
-                self._hits[session.partition(BRANCH)[0]] = 2 * cached >= found.session.tokens
-            self.seats.ended(request, found.tokens if tokens is None else tokens, self._now(), tool=tool)
+                self._told.came_back(session, hit=2 * cached >= found.session.tokens)
+            self.seats.ended(request, found.tokens if tokens is None else tokens, self._clock.now(), tool=tool)
         else:
-            self.seats.cancelled(request, self._now())
+            self.seats.cancelled(request, self._clock.now())
         self._seat()
 
     def _cancelled(self, request: str) -> None:
-        self.seats.cancelled(request, self._now())
+        self.seats.cancelled(request, self._clock.now())
         self._seat()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -88,6 +88,7 @@ def run(llama: LlamaServer) -> Callable[..., None]:
     return play
 
 
+@pytest.mark.usefixtures("slow_prefill")
 def test_four_sessions_on_three_slots_compute_nothing_twice(run: Callable[..., None]) -> None:
     async def story(agents: Agents) -> None:
         for name in "abcd":
@@ -127,6 +128,7 @@ def test_a_server_that_cannot_save_serves_on(llama: LlamaServer, run: Callable[.
     run(story)
 
 
+@pytest.mark.usefixtures("slow_prefill")
 def test_a_server_that_starts_anew_has_forgotten_everything(llama: LlamaServer, run: Callable[..., None]) -> None:
     async def story(agents: Agents) -> None:
         for name in "abcd":
