@@ -7,8 +7,9 @@ is one string, 64 bytes each. Nothing is understood but the roles: what is equal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,8 @@ class Asked:
     has_slot: bool
     """It names its slot itself."""
     has_cache_prompt: bool
+    has_xargs: bool
+    """It says something to vLLM's plug-ins."""
 
     @property
     def tokens(self) -> int:
@@ -42,6 +45,7 @@ class _Body(msgspec.Struct):
     tools: msgspec.Raw = msgspec.Raw()
     id_slot: msgspec.Raw = msgspec.Raw()
     cache_prompt: msgspec.Raw = msgspec.Raw()
+    vllm_xargs: msgspec.Raw = msgspec.Raw()
 
 
 class _Role(msgspec.Struct):
@@ -71,11 +75,13 @@ def read_request(path: str, body: bytes) -> Asked | None:
             return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return Asked(pieces, preamble, bool(bytes(found.id_slot)), bool(bytes(found.cache_prompt)))
+    named = (found.id_slot, found.cache_prompt, found.vllm_xargs)
+    return Asked(pieces, preamble, *(bool(bytes(each)) for each in named))
 
 
-def insert(body: bytes, asked: Asked, slot: int) -> bytes:
-    """Return the body with the slot to be used. Everything else stays as it was sent."""
+def insert(body: bytes, fields: Mapping[str, Any]) -> bytes:
+    """Return the body, of a request that was understood, with more fields. The rest of it stays as it was sent."""
+    if not fields:
+        return body
     begin = body.index(b"{") + 1
-    cache = b"" if asked.has_cache_prompt else b'"cache_prompt":true,'
-    return b'%s"id_slot":%d,%s%s' % (body[:begin], slot, cache, body[begin:])
+    return body[:begin] + msgspec.json.encode(fields)[1:-1] + b"," + body[begin:]

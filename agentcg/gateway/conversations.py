@@ -33,6 +33,8 @@ class Conversation:
     session: str
     """TENANT/SESSION, if a client named it."""
     branch: int
+    tool: str = ""
+    """What its last answer called."""
     running: bool = False
     """It is in the middle of a turn."""
     first: bytes = b""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the proxy asks about a request, and tells of its answer. Faults stay here: nothing raises but a cancellation.
 
-Of the engines, ``llamacpp`` is told which slot to use. ``vllm`` is told which session asks, where the client did not
-say so. ``none`` is told nothing.
+Of the engines, ``llamacpp`` is told which slot to use. ``vllm`` is told which session asks and what that has called
+since its last turn, where the client did not say so. ``none`` is told nothing.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Managed:
     def over(self, *, whole: bool) -> None:
         """The answer is over, or what became of it instead."""
         self._conversation.running = False
-        if self._turn is None:
-            return
+        said = self._answered if whole else None
         try:
-            if self._answered is not None and whole:
-                said = self._answered
+            if said is not None:
                 said.end()
+                self._conversation.tool = said.tool
+            if self._turn is not None and said is not None:
                 self._turn.end(said.tokens, tool=said.tool, cached=said.cached, computed=said.computed)
-            else:
+            elif self._turn is not None:
                 self._turn.cancel()
         except Exception:
             log.exception("a turn's end was not understood")
@@ -101,14 +101,19 @@ class Turns:
     async def _managed(
         self, asked: Asked, conversation: Conversation, headers: Mapping[str, str], body: bytes
     ) -> Managed:
-        turn, added = None, {}
+        turn: Turn | None = None
+        fields: Mapping[str, object] = {}
+        added: dict[str, str] = {}
         if self._driver is not None and not asked.has_slot:
             turn = await self._driver.begin(conversation.session, asked.tokens, branch=conversation.branch)
             if turn is not None:
-                body = insert(body, asked, turn.slot)
-        if self._engine == "vllm" and SESSION_HEADER not in headers:
-            added[SESSION_HEADER] = conversation.session
-        return Managed(body, added, conversation, turn)
+                fields = {"id_slot": turn.slot} | ({} if asked.has_cache_prompt else {"cache_prompt": True})
+        if self._engine == "vllm":
+            if full_name(header := headers.get(SESSION_HEADER, "")) or not header:
+                added = {SESSION_HEADER: conversation.session}
+            if conversation.tool and not asked.has_xargs:
+                fields = {"vllm_xargs": {"agentcg_tool": conversation.tool}}
+        return Managed(insert(body, fields), added, conversation, turn)
 
     def lost(self) -> None:
         """The server cannot be reached."""

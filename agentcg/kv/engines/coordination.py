@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REPORT_SEC = 1.0
 _ANSWER_SEC = 5.0
+_SESSIONS_MAX = 500  # In one report: a message has 256 KiB at most.
 AGAIN_SEC = (1.0, 30.0)
 """How long to wait before the next try: at first, and at most."""
 
@@ -49,6 +50,10 @@ class Reporter(Protocol):
 
     def heard(self, event: KvEvent) -> None:
         """Take an event to heart."""
+        ...
+
+    def unheard(self) -> None:
+        """Forget what was heard of calls: nobody would say that they have ended."""
         ...
 
 
@@ -90,6 +95,7 @@ class Coordination:
                 following.cancel()
                 with suppress(asyncio.CancelledError, AgentcgError, OSError):
                     await following
+                self._engine.unheard()
 
     async def _report(self, client: AsyncClient, following: asyncio.Task[None]) -> None:
         told: tuple[int, int] | None = None
@@ -101,7 +107,9 @@ class Coordination:
                     await asyncio.wait_for(hello, _ANSWER_SEC)
                 sessions, queue = self._engine.report()
                 named = [said for said in sessions if full_name(said.session) == said.session]
-                await asyncio.wait_for(client.kv_report(named, queue), _ANSWER_SEC)
+                for begin in range(0, max(1, len(named)), _SESSIONS_MAX):
+                    report = client.kv_report(named[begin : begin + _SESSIONS_MAX], queue)
+                    await asyncio.wait_for(report, _ANSWER_SEC)
                 self.connected = True
             await asyncio.wait([following], timeout=REPORT_SEC)
         following.result()

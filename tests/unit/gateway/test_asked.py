@@ -23,7 +23,7 @@ def test_a_chat_is_its_tools_and_messages() -> None:
     found = asked(messages=[SYSTEM, USER], tools=tools, stream=True, temperature=0.5, unheard_of={"a": [1]})
     assert [json.loads(piece) for piece in found.pieces] == [tools, SYSTEM, USER]
     assert found.preamble == 2
-    assert (found.has_slot, found.has_cache_prompt) == (False, False)
+    assert (found.has_slot, found.has_cache_prompt, found.has_xargs) == (False, False, False)
     assert found.tokens == sum(map(len, found.pieces)) // 4
 
 
@@ -73,10 +73,11 @@ def test_what_is_inserted_changes_nothing_else(other: dict[str, Any], indent: in
     body = b" \n" + json.dumps(given_body, indent=indent).encode()
     found = read_request(CHAT, body)
     assert found is not None
-    assert json.loads(insert(body, found, 2)) == {**given_body, "id_slot": 2, "cache_prompt": True}
+    added = {"id_slot": 2, "cache_prompt": True}
+    assert json.loads(insert(body, added)) == {**given_body, **added}
+    assert insert(body, {}) == body
 
 
-def test_what_the_client_says_of_the_cache_stays() -> None:
-    found = asked(messages=[USER], cache_prompt=False, id_slot=1)
-    assert (found.has_slot, found.has_cache_prompt) == (True, True)
-    assert insert(b'{"a":1}', found, 0) == b'{"id_slot":0,"a":1}'
+def test_what_the_client_says_itself_is_seen() -> None:
+    found = asked(messages=[USER], cache_prompt=False, id_slot=1, vllm_xargs={})
+    assert (found.has_slot, found.has_cache_prompt, found.has_xargs) == (True, True, True)

@@ -173,10 +173,34 @@ def test_vllm_is_told_who_asks_unless_the_client_says_so(run: Run) -> None:
     async def story() -> None:
         async with gateway(reply(OK), engine="vllm") as served:
             await served.post(CHAT)
-            await served.post(CHAT, headers={"X-Session-ID": "mine"})
+            await served.post(CHAT, headers={"X-Session-ID": "u7/mine"})
+            await served.post(CHAT, headers={"X-Session-ID": "what ever"})
             await served.post(CHAT, headers={"Authorization": "Bearer u0/fix-123"})
             told = [head.partition("X-Session-ID: ")[2].split("\r\n")[0] for head in served.upstream.heads]
-            assert told == ["unnamed-1", "mine", "u0/fix-123"]
+            assert told == ["unnamed-1", "u7/mine", "what ever", "u0/fix-123"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_vllm_is_told_what_a_session_has_called(run: Run, stream: bool) -> None:
+    call = {"tool_calls": [{"index": 0, "function": {"name": "bash", "arguments": "{}"}}]}
+    said = json.dumps({"choices": [{"delta" if stream else "message": call}]}).encode()
+    kind = "text/event-stream" if stream else "application/json"
+    answer = reply(b"data: %s\n\ndata: [DONE]\n\n" % said if stream else said, f"Content-Type: {kind}")
+
+    async def story() -> None:
+        async with gateway(answer, engine="vllm") as served:
+            messages = list(CHAT["messages"])
+            for _ in range(2):
+                await served.post({"messages": messages, "stream": stream})
+                messages += [{"role": "assistant", **call}, {"role": "tool", "content": "ok"}]
+            mine = {"messages": messages, "vllm_xargs": {"a": 1}}
+            await served.post(mine)
+            first, second, third = map(json.loads, served.upstream.bodies)
+            assert "vllm_xargs" not in first
+            assert second["vllm_xargs"] == {"agentcg_tool": "bash"}
+            assert third == mine
 
     run(story())
 

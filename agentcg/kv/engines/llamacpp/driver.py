@@ -146,6 +146,10 @@ class Driver:
             self.seats.call(key, found, self._clock.now())
         self._seat()
 
+    def unheard(self) -> None:
+        """The co-ordinator is gone: what runs now is taken to be over, since nobody would say so."""
+        self.seats.end_calls(self._clock.now())
+
     def capacity(self) -> tuple[int, int] | None:
         """Return how many blocks the cache has, and their bytes; None until that is known."""
         return self._told.capacity(self.seats)

@@ -157,6 +157,12 @@ class Seats:
         """Something happened to a tool call of a session."""
         self.retention.call(session, event, now)
 
+    def end_calls(self, now: float) -> None:
+        """All calls are over, as far as anybody will ever say."""
+        for session in self.retention.state.sessions.values():
+            for call in list(session.calls):
+                self.retention.call(session.name, CallEvent(call, "ended"), now)
+
     def close(self, session: str, now: float) -> list[int]:
         """A session is over. Return the slots that held it: each is to be erased, and nobody gets it until it is."""
         self.retention.close(session, now)

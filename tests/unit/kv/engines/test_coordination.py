@@ -24,6 +24,7 @@ class Engine:
         self.sessions: list[KvSession] = []
         self.events: list[KvEvent] = []
         self.deaf = False
+        self.forgot = 0
 
     def capacity(self) -> tuple[int, int] | None:
         return self.size
@@ -35,6 +36,9 @@ class Engine:
         self.events.append(event)
         if self.deaf:
             raise ValueError("no ears")
+
+    def unheard(self) -> None:
+        self.forgot += 1
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +133,7 @@ def test_it_comes_back_when_it_was_hung_up_on(served) -> None:  # type: ignore[n
             with served.client() as other:
                 other.kv_hello("engine-0", total_blocks=1, block_bytes=1)
                 until(lambda: [one.totalBlocks for one in agent.kv_engines()] == [100])
+            assert engine.forgot == 1
             until(lambda: [held for one in agent.kv_engines() for held in one.sessions])
 
     beside(engine, served.path, story)
@@ -158,6 +163,19 @@ def test_a_report_that_is_refused_is_no_reason_to_stop(served) -> None:  # type:
             until(agent.kv_engines)
             engine.sessions = [KvSession("u0/a", 5, M)]
             until(lambda: [held for one in agent.kv_engines() for held in one.sessions])
+
+    beside(engine, served.path, story)
+
+
+def test_more_sessions_than_a_message_holds_are_said(served) -> None:  # type: ignore[no-untyped-def]
+    engine = Engine()
+    engine.sessions = [KvSession(f"u0/{'x' * 50}-{number}", 1, 1) for number in range(4000)]
+    engine.sessions.append(KvSession("u0/a", 10, M))
+
+    def story(link: Coordination) -> None:
+        with served.client() as agent:
+            agent.session("a")
+            until(lambda: [held.session for one in agent.kv_engines() for held in one.sessions] == ["u0/a"])
 
     beside(engine, served.path, story)
 

@@ -99,6 +99,17 @@ def test_a_call_without_a_return_gives_up_its_slot_in_the_end() -> None:
     assert server.seats.next(11.1) == Seat(new, 0, "a", None, None)  # B is 10 s.
 
 
+def test_calls_of_which_nobody_tells_any_more_are_taken_to_be_over() -> None:
+    server = Server(policy="soft_pins")
+    server.turn("a", 0, 1)
+    server.seats.call("a", CallEvent("c", "began", Distribution((60.0,), (1.0,), 0.0, 1.0)), 1)
+    server.sit("b", 1)
+    new = server.ask("d", 1)
+    server.seats.end_calls(2)
+    assert server.seats.next(11.9) is None
+    assert server.seats.next(12.1) == Seat(new, 0, "a", None, None)
+
+
 def test_nobody_waits_beside_an_idle_slot_for_ever_whatever_the_policy_says() -> None:
     server = Server(policy="evict_latest")  # It protects everybody from those that came later.
     server.turn("a", 0, 1)
