@@ -149,6 +149,8 @@ class Proxy:
                 await response.write(chunk)
                 if managed is not None:
                     managed.feed(chunk)
+        except aiohttp.ClientConnectionResetError as error:
+            raise asyncio.CancelledError from error  # The client hung up.
         except (aiohttp.ClientError, TimeoutError) as error:
             # What the client has is not all of it; that must not look as if it were.
             self._turns.lost()

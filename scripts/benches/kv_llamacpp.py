@@ -186,7 +186,7 @@ def _arms() -> Sequence[Arm]:
 BENCH = Bench(
     name="kv_llamacpp",
     summary="whose slots are kept: six agents on three slots of a real llama.cpp server",
-    parts=(Part("slots", _arms, vm=None, quick_sec=0, full_sec=3000),),
+    parts=(Part("slots", _arms, None, quick_sec=50, quick_arms=("lru_saved", "soft_pins_saved"), full_sec=3000),),
     units={"turn_sec": "s", "session_sec": "s", "prefilled_tokens": "", "prefilled_again_tokens": ""},
     ratios=tuple(
         Ratio(f"{of}_over_{to}_{metric}", of, to, metric)

@@ -138,6 +138,8 @@ def test_who_hangs_up_in_the_middle_leaves_its_slot(llama: LlamaServer, run: Run
                     await got.content.readany()
                     got.close()
             await Agent(served, "g").turn()
+            assert served.driver is not None
+            assert served.driver._identity  # The server is not taken to be lost.
 
     run(story())
 
