@@ -16,7 +16,8 @@ from agentcg.gateway.answered import Answered
 from agentcg.gateway.asked import Asked, insert, read_request
 from agentcg.gateway.conversations import Conversation, Conversations
 from agentcg.kv.engines.coordination import full_name
-from agentcg.kv.engines.llamacpp.driver import Driver, Turn
+from agentcg.kv.engines.llamacpp.driver import Driver
+from agentcg.kv.engines.llamacpp.turn import Outcome, Turn
 
 __all__ = ["SESSION_HEADER", "EngineName", "Managed", "Turns"]
 
@@ -60,7 +61,7 @@ class Managed:
                 said.end()
                 self._conversation.tool = said.tool
             if self._turn is not None and said is not None:
-                self._turn.end(said.tokens, tool=said.tool, cached=said.cached, computed=said.computed)
+                self._turn.end(Outcome(said.tokens, said.tool, said.cached, said.computed))
             elif self._turn is not None:
                 self._turn.cancel()
         except Exception:

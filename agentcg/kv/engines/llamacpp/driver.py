@@ -6,7 +6,7 @@
     driver = Driver(SlotServer(http, "http://127.0.0.1:8080"), POLICIES["soft_pins"]())
     turn = await driver.begin("u0/fix-123", tokens=4096)
     # … ask the server, with id_slot=turn.slot …
-    turn.end(4200, tool="Bash")
+    turn.end(Outcome(4200, tool="Bash"))
 
 Whoever asks the server past the driver makes it misjudge what a slot holds; nothing worse.
 """
@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -26,10 +27,11 @@ from agentcg.kv.engines.clock import SteadyClock
 from agentcg.kv.engines.llamacpp.seats import Seat, Seats
 from agentcg.kv.engines.llamacpp.server import Copied, EngineError, SlotServer
 from agentcg.kv.engines.llamacpp.told import BRANCH, Told
+from agentcg.kv.engines.llamacpp.turn import Outcome, Turn
 from agentcg.kv.engines.signals import call_event
 from agentcg.kv.policies.base import Policy
 
-__all__ = ["FILES", "Driver", "Turn"]
+__all__ = ["FILES", "Driver"]
 
 log = logging.getLogger(__name__)
 
@@ -40,37 +42,6 @@ _LOOK_SEC = 1.0
 _SOON_SEC, _AGAIN_SEC = 0.001, 0.25
 """While somebody waits the policy is asked so often: what is worth keeping changes with time."""
 _SESSIONS = 16384
-
-
-class Turn:
-    """One request, from when it has a slot. Exactly one of ``end`` and ``cancel`` counts: the first."""
-
-    def __init__(self, driver: Driver, request: str, session: str, slot: int, expected: int) -> None:
-        self.slot = slot
-        self.expected = expected
-        """Tokens of its context that its slot is believed to hold already."""
-        self._driver, self._request, self._session = driver, request, session
-
-    def end(
-        self,
-        tokens: int | None,
-        *,
-        tool: str = "",
-        cached: int | None = None,
-        computed: tuple[int, float] | None = None,
-    ) -> None:
-        """It is over.
-
-        :param tokens: prompt and answer; None: not known
-        :param tool: what the answer calls
-        :param cached: tokens of the prompt that were found in the slot
-        :param computed: tokens of it that were computed, and in how many seconds
-        """
-        self._driver._ended(self._request, self._session, tokens, tool, cached, computed)
-
-    def cancel(self) -> None:
-        """It was given up, or failed."""
-        self._driver._cancelled(self._request)
 
 
 class Driver:
@@ -212,7 +183,8 @@ class Driver:
             else:
                 found = self.seats.retention.state.requests.get(seat.request)
                 session = "" if found is None else found.session.name
-                future.set_result(Turn(self, seat.request, session, seat.slot, expected))
+                ended = partial(self._ended, seat.request, session)
+                future.set_result(Turn(seat.slot, expected, ended, partial(self._cancelled, seat.request)))
 
     async def _copy_all(self, seat: Seat, identity: str) -> int:
         """Return how many tokens the slot is believed to hold then."""
@@ -248,24 +220,17 @@ class Driver:
         self.seats.erased(slot)
         self._seat()
 
-    def _ended(
-        self,
-        request: str,
-        session: str,
-        tokens: int | None,
-        tool: str,
-        cached: int | None,
-        computed: tuple[int, float] | None,
-    ) -> None:
-        if computed is not None:
-            self.seats.costs.computed(*computed)
+    def _ended(self, request: str, session: str, said: Outcome) -> None:
+        if said.computed is not None:
+            self.seats.costs.computed(*said.computed)
         found = self.seats.retention.state.requests.get(request)
-        if found is not None:
-            if cached is not None and found.session.turns:
-                self._told.came_back(session, hit=2 * cached >= found.session.tokens)
-            self.seats.ended(request, found.tokens if tokens is None else tokens, self._clock.now(), tool=tool)
-        else:
-            self.seats.cancelled(request, self._clock.now())
+        if found is None:
+            self._cancelled(request)
+            return
+        if said.cached is not None and found.session.turns:
+            self._told.came_back(session, hit=2 * said.cached >= found.session.tokens)
+        tokens = found.tokens if said.tokens is None else said.tokens
+        self.seats.ended(request, tokens, self._clock.now(), tool=said.tool)
         self._seat()
 
     def _cancelled(self, request: str) -> None:

@@ -13,8 +13,9 @@ from benches.llamacpp import LlamaServer
 
 from agentcg.api.types import KvEvent, KvForecast
 from agentcg.kv.engines.llamacpp import driver as module
-from agentcg.kv.engines.llamacpp.driver import Driver, Turn
+from agentcg.kv.engines.llamacpp.driver import Driver
 from agentcg.kv.engines.llamacpp.server import SlotServer
+from agentcg.kv.engines.llamacpp.turn import Outcome, Turn
 from agentcg.kv.policies import POLICIES
 from agentcg.kv.policies.soft import SoftPins
 
@@ -56,12 +57,8 @@ class Agents:
 
 def end(turn: Turn, answer: Any, lie: int | None = None) -> None:
     timings = answer["timings"]
-    turn.end(
-        answer["usage"]["total_tokens"] if lie is None else lie,
-        tool="Bash",
-        cached=timings["cache_n"],
-        computed=(timings["prompt_n"], timings["prompt_ms"] / 1000),
-    )
+    tokens = answer["usage"]["total_tokens"] if lie is None else lie
+    turn.end(Outcome(tokens, "Bash", timings["cache_n"], (timings["prompt_n"], timings["prompt_ms"] / 1000)))
 
 
 Story = Callable[[Agents], Awaitable[None]]
@@ -190,12 +187,12 @@ def test_two_turns_of_one_session_go_one_after_the_other_and_branches_side_by_si
         assert not second.done()
         (said,) = agents.driver.report()[0]
         assert (said.session, said.turns) == ("u0/a", 3)
-        first.end(100)
+        first.end(Outcome(100))
         found = await second
         assert found is not None
         assert found.slot == first.slot
-        found.end(200)
-        other.end(50)
+        found.end(Outcome(200))
+        other.end(Outcome(50))
         (said,) = agents.driver.report()[0]
         assert (said.tokens, said.turns) == (250, 0)
 
@@ -223,10 +220,10 @@ def test_who_gives_up_while_waiting_or_running_blocks_nobody(run: Callable[..., 
             assert turn is not None
             turn.cancel()
             turn.cancel()  # Said twice.
-            turn.end(5)
+            turn.end(Outcome(5))
         found = await waiting
         assert found is not None
-        found.end(None)
+        found.end(Outcome(None))
         assert agents.driver.seats.waiting == 0
 
     run(story)
