@@ -8,6 +8,7 @@ from itertools import cycle
 from typing import Any
 
 from agentcg.replay.result import ArmResult
+from agentcg.report.lane_tables import call_table, session_table
 from agentcg.report.marks import (
     BLUE,
     GREEN,
@@ -16,10 +17,8 @@ from agentcg.report.marks import (
     PURPLE,
     VERMILLION,
     Figure,
-    Table,
     figure_text,
     json_points,
-    short,
 )
 from agentcg.report.timeline import Points, Session, Span, Stop, Timeline
 from agentcg.units import format_duration, format_size
@@ -61,7 +60,7 @@ def lanes(name: str, title: str, timeline: Timeline, result: ArmResult) -> Figur
     protected = {session.name for session in result.sessions if session.protected}
     for lane in timeline.sessions.values():
         drawing.lane(lane, protected=lane.name in protected)
-    return Figure(name, title, _alt(title, timeline), drawing.plot(), (_sessions(timeline), _calls(timeline)))
+    return Figure(name, title, _alt(title, timeline), drawing.plot(), (session_table(timeline), call_table(timeline)))
 
 
 class _Drawing:
@@ -221,44 +220,3 @@ def _alt(title: str, timeline: Timeline) -> str:
     peak = max((value for _, value in timeline.total if value is not None), default=None)
     most = "" if peak is None else f" All together held {format_size(peak)} at most."
     return f"{title}: memory, CPU use and calls of {len(timeline.sessions)} sessions over {timeline.end:.1f} s.{most}"
-
-
-def _sessions(timeline: Timeline) -> Table:
-    rows = []
-    for lane in timeline.sessions.values():
-        peak = max((value for _, value in lane.memory if value is not None), default=None)
-        at, state, why = lane.ended or (timeline.end, "did not end", "")
-        mean = sum(value or 0.0 for _, value in lane.cpu) / len(lane.cpu) if lane.cpu else None
-        rows.append(
-            (
-                lane.name,
-                f"{state.replace('_', ' ')}{': ' * bool(why)}{why}",
-                format_duration(at),
-                "–" if peak is None else format_size(peak),
-                "–" if mean is None else f"{mean:.2f}",
-                str(len(lane.spans)),
-                str(sum(span.outcome not in ("ok", "") for span in lane.spans)),
-            )
-        )
-    columns = ("Session", "How it ended", "After", "Most memory", "CPUs, mean", "Calls", "Failed")
-    return Table("Sessions", columns, tuple(rows))
-
-
-def _calls(timeline: Timeline) -> Table:
-    rows = []
-    for lane in timeline.sessions.values():
-        for span in lane.spans:
-            done = [stop.kind for stop in lane.stops if stop.call == span.call]
-            rows.append(
-                (
-                    lane.name,
-                    short(span.command or span.tool or span.call),
-                    f"{span.begin:.2f} s",
-                    "–" if span.end is None else format_duration(span.end - span.begin),
-                    (span.outcome or "did not end").replace("_", " "),
-                    "–" if span.peak is None else format_size(span.peak),
-                    ", ".join(f"{done.count(kind)} × {kind}" for kind in dict.fromkeys(done)) or "–",
-                )
-            )
-    columns = ("Session", "Call", "Began", "Took", "Outcome", "Most memory", "What was done to it")
-    return Table("Calls", columns, tuple(rows))
