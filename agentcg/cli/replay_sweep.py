@@ -7,7 +7,7 @@ import dataclasses
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from pathlib import Path
 from typing import get_args
 
@@ -79,7 +79,8 @@ def _run(folder: SweepFolder, workload: Workload, count: int, address: str | Non
     failed = []
     began, due = time.monotonic(), folder.left
     try:
-        with closing(outcomes), progress() as tell:
+        # What goes wrong in a cluster Ray prints on the standard output, where only the table is wanted.
+        with redirect_stdout(sys.stderr), closing(outcomes), progress() as tell:
             for outcome in outcomes:
                 folder.settle(outcome)
                 if isinstance(outcome, Failed):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agentcg.errors import InvalidInput
+from agentcg.errors import InvalidInput, Unsupported
 from agentcg.replay.arm_spec import parse_arm
 from agentcg.replay.run_folder import read_run
 from agentcg.replay.sweep import processes
@@ -156,3 +156,10 @@ def test_what_cannot_be_is_said_before_anything_starts(sweep_file, tmp_path, run
     with pytest.raises(InvalidInput, match="--processes: with --ray the cluster has its own"):
         run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--processes", 2, "--ray", "auto")
     assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_it_is_said_how_to_get_it(sweep_file, tmp_path, run_replay, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(Unsupported, match="--ray takes Ray, and it is not installed here") as caught:
+        run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--ray", "auto")
+    assert "pip install 'agentcg[ray]'" in caught.value.hint

@@ -6,6 +6,8 @@ python -m pytest tests/unit/replay/test_sweep_ray.py -m long
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -79,6 +81,32 @@ def test_a_job_that_all_die_of_is_told_and_the_others_are_done(nodes, workload, 
     assert lost.reason.startswith("given up after 3 attempts: ")
     assert set(outcomes) == {0, 2, 3}
     assert all(isinstance(outcome, Done) for outcome in outcomes.values())
+
+
+def test_what_was_interrupted_goes_on_without_the_cluster(nodes, sweep_file, tmp_path, run_replay, tree):
+    sweep_file.write_text(sweep_file.read_text().replace("rounds = 2", "rounds = 20"))
+    program = [sys.executable, "-c", "from agentcg.cli import main; main()"]
+    command = [*program, "replay", "sweep", sweep_file, "-o", tmp_path / "out", "--ray", nodes.address]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    results = tmp_path / "out" / "0000" / "results.jsonl"
+    deadline = time.monotonic() + 60
+    while not results.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "the sweep was interrupted with " in said
+    assert results.read_bytes().count(b"\n") > 0
+    run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--processes", 2)
+    run_replay("sweep", sweep_file, "-o", tmp_path / "whole", "--processes", 2)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_node_with_another_version_is_refused(nodes, workload, job, monkeypatch):
+    monkeypatch.setattr(cluster, "__version__", "0.0.1")
+    with pytest.raises(AgentcgError, match=r"the node [0-9.]+ has agentcg .+, and this is 0\.0\.1"):
+        next(cluster.run_jobs([job(0)], workload, nodes.address))
 
 
 def test_a_cluster_that_is_not_there(workload, job):
