@@ -58,7 +58,7 @@ def sweep(
         describe_simulated(sessions[one.agent_memory], options_of(wanted, one), agent_memory=one.agent_memory)
         for one in wanted.configurations
     ]
-    folder = SweepFolder(output, wanted, [describe_session(plan) for plan in plans], runs)
+    folder = SweepFolder(output, wanted, [describe_session(plan) for plan in plans], policies, runs)
     workload = Workload(sessions, policies)
     failed = _run(folder, workload, processes or len(os.sched_getaffinity(0)), address)
     rows = rows_of(output, wanted.configurations, failed, by)

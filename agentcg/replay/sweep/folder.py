@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -40,6 +41,8 @@ class _Description(msgspec.Struct, frozen=True, kw_only=True, rename="camel", ta
     agentcg: str = __version__
     sessions: list[SessionDescription]
     """Those that take part in each round, or of which each round draws its own."""
+    policies: dict[str, str]
+    """The SHA-256 of each policy file, by its path."""
     draw: int | None
     rounds: int
     seed: int
@@ -68,17 +71,23 @@ class SweepFolder:
     """A sweep that is being done: begun in ``path``, or gone on with if the same one is there.
 
     :param sessions: what takes part, or what is drawn of
+    :param policies: the policy files, by their paths
     :param runs: the description of each configuration's run
     :raises InvalidInput: if another sweep is there, naming what differs
     """
 
     def __init__(
-        self, path: Path, sweep: Sweep, sessions: Sequence[SessionDescription], runs: Sequence[RunDescription]
+        self,
+        path: Path,
+        sweep: Sweep,
+        sessions: Sequence[SessionDescription],
+        policies: Mapping[str, bytes],
+        runs: Sequence[RunDescription],
     ) -> None:
         self.path = path
         self._sweep, self._runs = sweep, runs
         self._open: dict[int, RunFolder] = {}
-        _begin(path / _DESCRIPTION, _describe(sweep, sessions))
+        _begin(path / _DESCRIPTION, _describe(sweep, sessions, policies))
         self._left = [self._missing(number) for number in range(len(runs))]
         self.total = sum(len(configuration.arms) * sweep.rounds for configuration in sweep.configurations)
         """How many jobs there are in all."""
@@ -125,9 +134,10 @@ def _begin(file: Path, description: _Description) -> None:
         write_description(file, description)
 
 
-def _describe(sweep: Sweep, sessions: Sequence[SessionDescription]) -> _Description:
+def _describe(sweep: Sweep, sessions: Sequence[SessionDescription], policies: Mapping[str, bytes]) -> _Description:
     return _Description(
         sessions=list(sessions),
+        policies={path: sha256(text).hexdigest() for path, text in policies.items()},
         draw=sweep.draw,
         rounds=sweep.rounds,
         seed=sweep.seed,

@@ -142,6 +142,17 @@ def test_another_sweep_in_the_same_folder_is_refused(sweep_file, tmp_path, run_r
     assert tree(tmp_path / "out") == before
 
 
+def test_a_policy_that_was_changed_meanwhile_is_another_sweep(sweep_file, tmp_path, run_replay):
+    policy = tmp_path / "mine.toml"
+    policy.write_text("version = 1\n")
+    sweep_file.write_text(sweep_file.read_text().replace('"none", ["static", "high-only"]', f'"agentcg={policy}"'))
+    run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--processes", 1)
+    run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--processes", 1)
+    policy.write_text("version = 1\n# changed\n")
+    with pytest.raises(InvalidInput, match=r"sweep\.json: policies\..*mine\.toml: is .* in the run that is there"):
+        run_replay("sweep", sweep_file, "-o", tmp_path / "out", "--processes", 1)
+
+
 def test_what_cannot_be_is_said_before_anything_starts(sweep_file, tmp_path, run_replay, tree):
     text = sweep_file.read_text()
     for old, new, error in [
