@@ -12,17 +12,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any
 
 from agentcg.api.client import Client
-from agentcg.api.types import KvEvent, KvForecast, KvQueue, KvSession
+from agentcg.api.types import KvEvent, KvQueue, KvSession
 from agentcg.errors import AgentcgError, InvalidInput
 from agentcg.kv.engines.keeper import Keeper
-from agentcg.kv.state import CallEvent, CallEventKind
+from agentcg.kv.engines.signals import call_event
 from agentcg.model import SessionRef
-from agentcg.predict.distribution import Distribution
 
-__all__ = ["Coordinator", "describe", "distribution_of", "hear"]
+__all__ = ["Coordinator", "describe", "hear"]
 
 log = logging.getLogger(__name__)
 
@@ -148,17 +147,6 @@ class Coordinator:
             silent_sec += REPORT_SEC
 
 
-def distribution_of(forecast: KvForecast | None) -> Distribution | None:
-    """Return a distribution with these quantiles, and as far as that is possible with this mean."""
-    if forecast is None:
-        return None
-    values = (forecast.p10Sec, forecast.p50Sec, forecast.p90Sec)
-    shares = (0.1, 0.4, 0.4)
-    tail = 1 - sum(shares)
-    inside = sum(value * share for value, share in zip(values, shares, strict=True))
-    return Distribution(values, shares, tail, max((forecast.meanSec - inside) / tail, forecast.p90Sec, 1.0))
-
-
 def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
     """Tell a keeper what was heard."""
     if event is None:
@@ -167,8 +155,7 @@ def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
         return
     elif event.kind == "closed":
         keeper.close(event.session)
-    elif event.call is not None and event.kind in get_args(CallEventKind):
-        told = CallEvent(event.call, cast(CallEventKind, event.kind), distribution_of(event.forecast))
+    elif (told := call_event(event)) is not None:
         keeper.retention.call(event.session, told, keeper.clock())
 
 

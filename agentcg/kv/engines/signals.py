@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import cast, get_args
 
 from agentcg.api.types import KvEvent, KvForecast
 from agentcg.kv.state import CallEvent, CallEventKind
@@ -11,7 +11,6 @@ from agentcg.predict.distribution import Distribution
 
 __all__ = ["call_event", "remaining"]
 
-_KINDS = ("began", "revised", "frozen", "thawed", "ended")
 _SCALE_MIN_SEC = 1.0
 
 
@@ -25,7 +24,7 @@ def remaining(forecast: KvForecast) -> Distribution:
 
 def call_event(event: KvEvent) -> CallEvent | None:
     """Return what an event says of a call, or None if it is about something else."""
-    if event.call is None or event.kind not in _KINDS:
+    if event.call is None or event.kind not in get_args(CallEventKind):
         return None
     left = None if event.forecast is None else remaining(event.forecast)
     return CallEvent(event.call, cast(CallEventKind, event.kind), left)

@@ -8,7 +8,8 @@ import pytest
 
 from agentcg.api.types import KvEvent, KvForecast, KvQueue, KvSession
 from agentcg.kv.engines import coordinator as module
-from agentcg.kv.engines.coordinator import Coordinator, describe, distribution_of, hear
+from agentcg.kv.engines.coordinator import Coordinator, describe, hear
+from agentcg.kv.engines.signals import remaining
 
 M = 1 << 20
 FORECAST = KvForecast(1.0, 4.0, 20.0, 9.0)
@@ -103,26 +104,15 @@ def test_what_nobody_takes_is_forgotten_as_a_whole(monkeypatch) -> None:
     assert heard[-1] is None
 
 
-def test_a_forecast_becomes_a_distribution() -> None:
-    assert distribution_of(None) is None
-    made = distribution_of(FORECAST)
-    assert made is not None
-    assert made.mean() == pytest.approx(11.7)  # As near as the tail can be from the quantiles.
-    assert [made.quantile(q) for q in (0.1, 0.5, 0.9)] == [pytest.approx(t, rel=0.4) for t in (1.0, 4.0, 20.0)]
-    heavy = distribution_of(KvForecast(1.0, 4.0, 20.0, 60.0))
-    assert heavy is not None
-    assert heavy.mean() == pytest.approx(60.0)
-
-
 def test_what_is_heard_is_told(new_engine) -> None:
     engine = new_engine()
     engine.turn("u0/a")
     session = engine.keeper.retention.state.sessions["u0/a"]
     hear(engine.keeper, KvEvent("began", "u0/a", "u0/a/c1", FORECAST))
-    assert session.left(0.0) == distribution_of(FORECAST)
+    assert session.left(0.0) == remaining(FORECAST)
     hear(engine.keeper, KvEvent("frozen", "u0/a", "u0/a/c1"))
     engine.now = 100.0
-    assert session.left(100.0) == distribution_of(FORECAST)
+    assert session.left(100.0) == remaining(FORECAST)
     hear(engine.keeper, None)
     assert session.left(100.0) is None
     assert session.over_from is None
