@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, ulp
 from typing import Generic, TypeVar
 
 __all__ = ["Cores", "share_out"]
@@ -76,7 +76,9 @@ class Cores(Generic[_Key]):
     def advance(self, now: float) -> list[_Key]:
         """Let time pass, up to ``next_end`` and no further; return the calls that have ended."""
         self._pass(now)
-        ended = [key for key, call in self._running.items() if call.left_sec <= _ROUNDING_SEC]
+        # Far from zero, time itself is rounded: a call would never quite be over.
+        rounding = max(_ROUNDING_SEC, 4 * ulp(now))
+        ended = [key for key, call in self._running.items() if call.left_sec <= rounding]
         for key in ended:
             del self._running[key]
         if ended:

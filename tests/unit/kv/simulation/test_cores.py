@@ -57,3 +57,16 @@ def test_calls_that_take_no_time_end_when_they_are_asked_for_and_not_before() ->
     cores.begin("b", 0.0, 0.0, 1.0, 5.0)
     assert cores.next_end == 5.0
     assert cores.advance(5.0) == ["a", "b"]
+
+
+@given(
+    some.floats(0, 1e12), some.lists(some.tuples(some.floats(1e-3, 1e3), some.floats(0.0, 1e3)), min_size=1, max_size=5)
+)
+def test_calls_end_however_late_it_is(now: float, calls: list[tuple[float, float]]) -> None:
+    cores = Cores[int](1.0)
+    for key, (wall_sec, cpu_sec) in enumerate(calls):
+        cores.begin(key, wall_sec, cpu_sec, 1.0, now)
+    for _ in calls:
+        if cores.next_end < math.inf:
+            assert cores.advance(cores.next_end)
+    assert cores.next_end == math.inf
