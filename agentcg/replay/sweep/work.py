@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from agentcg.errors import AgentcgError
 from agentcg.policy.load import find, presets
@@ -69,8 +69,7 @@ class Workload:
     def do(self, job: Job) -> Outcome:
         """Do a job. Whatever goes wrong in it is its own fault, and an outcome."""
         try:
-            with TemporaryDirectory(prefix="agentcg-sweep-") as folder:
-                spec = self._with_policy(job.arm, Path(folder))
+            with self._with_policy(job.arm) as spec:
                 finished, events = take_turn(job.round, spec, self.plans[job.agent_memory], job.options)
         except AgentcgError as error:
             return Failed(job, str(error))
@@ -78,13 +77,14 @@ class Workload:
             return Failed(job, f"{type(error).__name__}: {error}")
         return Done(job, finished, encode_all(events))
 
-    def _with_policy(self, spec: ArmSpec, folder: Path) -> ArmSpec:
-        """The arm with a copy of its policy file, of the same name."""
-        if spec.policy not in self.policies:
-            return spec
-        copy = folder / Path(spec.policy).name
-        copy.write_bytes(self.policies[spec.policy])
-        return replace(spec, policy=str(copy))
+    @contextmanager
+    def _with_policy(self, spec: ArmSpec) -> Iterator[ArmSpec]:
+        """The arm with its policy in a file that has no name: nothing is left of it, however the worker ends."""
+        with open(os.memfd_create("agentcg-policy"), "wb") as file:
+            file.write(self.policies.get(spec.policy, b""))
+            file.flush()
+            copy = replace(spec, policy=f"/proc/self/fd/{file.fileno()}")
+            yield copy if spec.policy in self.policies else spec
 
 
 def policies_of(specs: Iterable[ArmSpec]) -> dict[str, bytes]:
