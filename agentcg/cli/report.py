@@ -40,6 +40,8 @@ def report(output: Path, figures: Path | None, number: int | None, open_nothing:
         write_images(figures, found.figures)
     for section in found.sections:
         click.echo(f"{section.title}: {section.summary.sentence}")
+    for pair in found.agreements:
+        click.echo(f"{pair.title}: {pair.sentence}")
     for note in found.all_notes:
         click.echo(f"agentcg: {note}", err=True)
     if not open_nothing and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

@@ -10,6 +10,7 @@ from statistics import median
 
 from agentcg.errors import InvalidInput
 from agentcg.replay.run_folder import Run
+from agentcg.report.agreement import Agreement, agreement
 from agentcg.report.compare import Round, drawn, labels, slowdown
 from agentcg.report.distributions import call_durations, completion, latencies
 from agentcg.report.groups import Group, differences, group_runs
@@ -47,6 +48,8 @@ class Report:
     """All of a page."""
 
     sections: list[Section]
+    agreements: list[Agreement]
+    """Of live runs and their simulations."""
     notes: list[str]
 
     @property
@@ -66,11 +69,15 @@ def build(runs: Sequence[Run], number: int | None = None) -> Report:
     """
     groups = group_runs(runs)
     notes = [warning for run in runs for warning in run.warnings]
+    agreements = []
     for at, group in enumerate(groups):
         for other in groups[at + 1 :]:
+            if (pair := agreement(group, other)) is not None:
+                agreements.append(pair)
+                continue
             why = "; ".join(differences(group.description, other.description)) or "one of their runs differs"
             notes.append(f"{group.title} and {other.title} are not compared: {why}.")
-    return Report([_section(group, number, at) for at, group in enumerate(groups, 1)], notes)
+    return Report([_section(group, number, at) for at, group in enumerate(groups, 1)], agreements, notes)
 
 
 def median_round(rounds: Sequence[Round]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from importlib import resources
 from string import Template
 
+from agentcg.report.agreement import Agreement
 from agentcg.report.build import Report, Section
 from agentcg.report.marks import DARK, LIGHT, Figure, Table
 
@@ -36,7 +37,7 @@ def render(report: Report, library: str) -> str:
         title=html.escape(f"{titles}: agentcg report"),
         digests=" ".join(map(_digest, (library, script))),
         style=style,
-        first="".join(map(_first, report.sections)),
+        first="".join([*map(_first, report.sections), *map(_agreement, report.agreements)]),
         notes=_notes(report.notes),
         rest="".join(map(_rest, report.sections)),
         # No "<", so that no text ends the element: https://html.spec.whatwg.org/multipage/scripting.html#restrictions-for-contents-of-script-elements
@@ -55,6 +56,13 @@ def _first(section: Section) -> str:
     return (
         f"<section><h2>{html.escape(section.title)}</h2>"
         f'<p class="sentence">{_text(section.summary.sentence)}</p>{_table(section.verdict)}</section>'
+    )
+
+
+def _agreement(pair: Agreement) -> str:
+    return (
+        f"<section><h2>{html.escape(pair.title)}</h2>"
+        f'<p class="sentence">{_text(pair.sentence)}</p>{_table(pair.table)}</section>'
     )
 
 

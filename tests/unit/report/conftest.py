@@ -102,6 +102,12 @@ def make_description(**changes):
 
 
 @pytest.fixture
+def describe():
+    """A run's description: describe(mode=…, …)."""
+    return make_description
+
+
+@pytest.fixture
 def hostile():
     """A command that does harm wherever it is taken for markup."""
     return HOSTILE
