@@ -22,7 +22,7 @@ from agentcg.kv.policies.soft import Clairvoyant
 from agentcg.kv.simulation.machine import Outcome
 from agentcg.kv.simulation.shares import CpuShares, Rule, by_cache, shortest_first
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
-from benches.kv_cells import CELLS, LOADS, PATIENCE, SEEDS, Cell, capacity, factor, mean, taught
+from benches.kv_cells import CELLS, LOADS, PATIENCE, POOLS, SEEDS, Cell, capacity, factor, mean, taught
 
 __all__ = ["BENCH", "UNITS", "measure_run"]
 
@@ -31,6 +31,11 @@ CONTENDED, UNCONTENDED = 3.0, 1.05
 """Stock computes the tokens so many times, or more; or fewer."""
 FINE = 2.0
 """A load is within the capacity while sessions take so many times as long as alone, or less."""
+CAPACITIES = {
+    "capacity": ([cell for cell in CELLS if cell.pool_tokens < max(POOLS)], 1.5),
+    "capacity-12": ([cell for cell in CELLS if cell.pool_tokens == max(POOLS)], 1.05),
+}
+"""Of pools of 4 to 6 sessions, and of 12; what it is to be over stock's."""
 CPU_LOADS = {0.9: 0.97, 1.2: 0.92}
 """What is asked of the CPUs, and what weights are to make of the mean time of a session."""
 LIMIT_SEC, FULL_SEC = 3600.0, 4 * 3600.0
@@ -177,11 +182,11 @@ def _host_arms() -> Sequence[Arm]:
     return _arms("host", HOST_ARMS, ("knee", "overload"), [replace(cell, host=True) for cell in CELLS])
 
 
-def _capacity_arms() -> Sequence[Arm]:
+def _capacity_arms(part: str, cells: Sequence[Cell]) -> Sequence[Arm]:
     return [
         Arm(
-            f"{name}.capacity",
-            partial(_prepare, partial(_capacity_share, ARMS[name]), ("knee",), CELLS),
+            f"{name}.{part}",
+            partial(_prepare, partial(_capacity_share, ARMS[name]), ("knee",), cells),
             limit_sec=LIMIT_SEC,
         )
         for name in CAPACITY_ARMS
@@ -252,7 +257,10 @@ BENCH = Bench(
         Part("low", partial(_arms, "low", ARMS, ("low",)), vm=None, quick_sec=8, full_sec=FULL_SEC),
         Part("knee", partial(_arms, "knee", ARMS, ("knee",)), vm=None, quick_sec=15, full_sec=FULL_SEC),
         Part("overload", partial(_arms, "overload", ARMS, ("overload",)), vm=None, quick_sec=15, full_sec=FULL_SEC),
-        Part("capacity", _capacity_arms, vm=None, quick_sec=0, full_sec=FULL_SEC),
+        *(
+            Part(part, partial(_capacity_arms, part, cells), vm=None, quick_sec=0, full_sec=FULL_SEC)
+            for part, (cells, _) in CAPACITIES.items()
+        ),
         *(
             Part(f"cpu-{cpu_load}", partial(_cpu_arms, cpu_load), vm=None, quick_sec=0, full_sec=FULL_SEC)
             for cpu_load in CPU_LOADS
@@ -266,15 +274,16 @@ BENCH = Bench(
         *_host_ratios(),
         *(
             Ratio(
-                f"capacity_over_{to}",
-                "soft_pins.capacity",
-                f"{to}.capacity",
+                f"{part}_over_{to}",
+                f"soft_pins.{part}",
+                f"{to}.{part}",
                 "capacity_share",
-                goal,
+                goal if to == "lru" else None,
                 "higher",
                 summary="geometric",
             )
-            for to, goal in (("lru", 1.5), ("continuum", None), ("clairvoyant", None))
+            for part, (_, goal) in CAPACITIES.items()
+            for to in ("lru", "continuum", "clairvoyant")
         ),
     ),
     n=SEEDS * len(CELLS),

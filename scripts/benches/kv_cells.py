@@ -26,7 +26,7 @@ from agentcg.predict.duration import Predictor
 from agentcg.trace.agentcgroup import find_attempts
 from benches.place import CHECKOUT
 
-__all__ = ["CELLS", "LOADS", "PATIENCE", "SEEDS", "Cell", "capacity", "factor", "mean", "taught"]
+__all__ = ["CELLS", "LOADS", "PATIENCE", "POOLS", "SEEDS", "Cell", "capacity", "factor", "mean", "taught"]
 
 SESSIONS = 40
 """How many come in a run."""
