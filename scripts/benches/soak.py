@@ -26,7 +26,7 @@ LONG_SEC = 600.0
 LAST_SEC = 60.0
 """A call that has had no CPU time for so long at the end was starved."""
 LOOK_SEC = 1.0
-WAIT_SEC, STARTED_SEC = 60.0, 300.0
+WAIT_SEC, STARTED_SEC = 60.0, 900.0
 _STATE = Path("/sys/kernel/sched_ext/state")
 _COUNT = Path("/sys/kernel/sched_ext/enable_seq")
 
@@ -124,7 +124,9 @@ BENCH = Bench(
     parts=(
         Part(
             "soak",
-            lambda: (Arm("agentcg_sched", _prepare, limit_sec=LONG_SEC + 600, expected_sec=LONG_SEC + 120),),
+            lambda: (
+                Arm("agentcg_sched", _prepare, limit_sec=LONG_SEC + STARTED_SEC + 300, expected_sec=LONG_SEC + 120),
+            ),
             vm=("--memory", "3G", "--cpus", "2", "--one-thread"),
             quick_sec=0,
         ),
