@@ -128,7 +128,8 @@ def test_what_was_interrupted_goes_on_by_the_same_command(sweep_file, tmp_path):
     # Somebody else tore the last line of one that was being written.
     results.write_bytes(b"\n".join(had) + b"\n" + had[0][:30])
     subprocess.run(command, check=True, timeout=100, stdout=subprocess.PIPE)
-    assert sorted(had) == sorted(results.read_bytes().splitlines()[: len(had)])
+    # What had finished was not done again, its wall time would be another. Two workers may leave a gap between.
+    assert set(had) <= set(results.read_bytes().splitlines())
     assert len(read_run(tmp_path / "out" / "0000").results) == 40
 
 
