@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -91,6 +91,8 @@ class _Pool:
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(f"/proc/{os.getpid()}/fd/{self._shared}", theirs), daemon=True)
         # Ctrl-C at a terminal is told to all of its processes, and ours to answer: workers inherit that it is blocked.
+        # What starts beside the first of them unblocks it, so it comes before.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             process.start()

@@ -121,7 +121,7 @@ def test_what_was_interrupted_goes_on_by_the_same_command(sweep_file, tmp_path):
     assert first.returncode == 1
     assert "the sweep was interrupted with " in said
     assert "hint: the same command goes on with it" in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     had = results.read_bytes().splitlines()
     assert 5 <= len(had) <= 40
