@@ -47,7 +47,6 @@ class Reserves:
     def check(self, declared: int, granted: Budget) -> None:
         """:raises InvalidInput: if ``declared`` bytes cannot be set aside for a new session"""
         left = None if self._capacity is None else self._capacity - sum(self._all())
-        left = None if self._capacity is None else self._capacity - sum(self._all())
         check(declared, granted.memory_max, left)
 
     def _all(self, tenant: str | None = None) -> Iterable[int]:
