@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from agentcg.jsonkeys import camel_keys, snake_keys
+from agentcg.replay.plan import SessionPlan
 from agentcg.trace.source import convert
 
 __all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State"]
-__all__ += ["arm_from_json", "arm_to_json", "latency", "to_json"]
+__all__ += ["arm_from_json", "arm_to_json", "latency", "result_of", "to_json"]
 
 ArmName: TypeAlias = str
 """``none`` and ``agentcg`` are those of ``agentcg replay``; a bench has more."""
@@ -104,6 +105,46 @@ def latency(seconds: Sequence[float]) -> Latency:
         return ordered[math.ceil(share * len(ordered)) - 1]
 
     return Latency(len(ordered), rank(0.5), rank(0.95), ordered[-1], sum(ordered))
+
+
+def result_of(
+    plan: SessionPlan,
+    speed: float,
+    *,
+    state: State | None,
+    completion_sec: float,
+    calls_started: int,
+    failed: list[CallResult],
+    growth: Sequence[tuple[int, float]],
+    boundaries: Sequence[float],
+    oom_kills_agent: int,
+    oom_kills_call: int,
+    reason: str,
+) -> SessionResult:
+    """Return how a session went that was replayed at ``speed`` times its pace.
+
+    :param state: None if the time limit came first
+    :param growth: bytes and seconds of each step
+    :param boundaries: seconds
+    """
+    return SessionResult(
+        name=plan.name,
+        recording=plan.recording,
+        protected=plan.reserve is not None,
+        reserve=plan.reserve,
+        state=state or "timed_out",
+        completion_sec=completion_sec,
+        recorded_sec=plan.duration_sec / speed,
+        calls_recorded=len(plan.calls),
+        calls_started=calls_started,
+        failed=failed,
+        growth=latency([sec for _, sec in growth]),
+        boundaries=latency(boundaries),
+        oom_kills_agent=oom_kills_agent,
+        oom_kills_call=oom_kills_call,
+        reason=reason,
+        grown=sum(size for size, _ in growth),
+    )
 
 
 def to_json(results: Sequence[tuple[int, ArmResult]], **run: Any) -> dict[str, Any]:

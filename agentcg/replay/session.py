@@ -14,7 +14,7 @@ from agentcg.replay.event_log import EventLog
 from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded
 from agentcg.replay.follower import Follower, Growth
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
-from agentcg.replay.result import CallResult, SessionResult, State, latency
+from agentcg.replay.result import CallResult, SessionResult, State, result_of
 from agentcg.replay.schedule import FollowPiece, Schedule
 
 __all__ = ["SessionReplay"]
@@ -172,21 +172,16 @@ class SessionReplay:
 
     def result(self) -> SessionResult:
         """Return how it went."""
-        return SessionResult(
-            name=self.plan.name,
-            recording=self.plan.recording,
-            protected=self.plan.reserve is not None,
-            reserve=self.plan.reserve,
-            state=self.state or "timed_out",
+        return result_of(
+            self.plan,
+            self._speed,
+            state=self.state,
             completion_sec=self._ended - self._began,
-            recorded_sec=self.plan.duration_sec / self._speed,
-            calls_recorded=len(self.plan.calls),
             calls_started=self.started_calls,
             failed=self.failed,
-            growth=latency([step.latency_sec for step in self._growth]),
-            boundaries=latency(self._boundaries),
+            growth=[(step.size, step.latency_sec) for step in self._growth],
+            boundaries=self._boundaries,
             oom_kills_agent=self._oom_agent,
             oom_kills_call=self._oom_call,
             reason=self._reason,
-            grown=sum(step.size for step in self._growth),
         )

@@ -12,7 +12,7 @@ from agentcg.errors import AgentcgError
 from agentcg.replay.arms import Verdict
 from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded, Tell
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
-from agentcg.replay.result import CallResult, SessionResult, State, latency
+from agentcg.replay.result import CallResult, SessionResult, State, result_of
 from agentcg.replay.schedule import FollowPiece, Schedule
 from agentcg.replay.simulation.clock import Timer
 from agentcg.replay.simulation.machine import Machine
@@ -226,21 +226,16 @@ class SimulatedSession:
 
     def result(self) -> SessionResult:
         """Return how it went."""
-        return SessionResult(
-            name=self.plan.name,
-            recording=self.plan.recording,
-            protected=self.plan.reserve is not None,
-            reserve=self.plan.reserve,
-            state=self._state or "timed_out",
+        return result_of(
+            self.plan,
+            self._run.speed,
+            state=self._state,
             completion_sec=self.ended - self._began,
-            recorded_sec=self.plan.duration_sec / self._run.speed,
-            calls_recorded=len(self.plan.calls),
             calls_started=self._started_calls,
             failed=self._failed,
-            growth=latency([sec for _, sec in self._growth]),
-            boundaries=latency(self._boundaries),
+            growth=self._growth,
+            boundaries=self._boundaries,
             oom_kills_agent=self._oom_agent,
             oom_kills_call=self._oom_call,
             reason=self._reason,
-            grown=sum(size for size, _ in self._growth),
         )
