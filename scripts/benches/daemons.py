@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from agentcg.kernel.sys import set_parent_death_signal
 from benches.harness import Stage
 from benches.place import CHECKOUT
 
-__all__ = ["end", "folder", "parent_death", "start_daemon", "tail"]
+__all__ = ["end", "folder", "parent_death", "start_agentcg", "start_daemon", "tail"]
 
 START_SEC = 60.0
 END_SEC = 20.0
@@ -53,6 +54,22 @@ def tail(log: Path, lines: int = 5) -> str:
     return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
+def start_agentcg(stage: Stage, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `agentcg` of this checkout as a process that goes with ``stage``."""
+    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            preexec_fn=parent_death,
+        )
+    stage.callback(end, process)
+    return process
+
+
 def start_daemon(stage: Stage, *options: str, root: str | None = None, observe: bool = False) -> str:
     """Start a daemon and return its socket. ``root`` is removed with it, with all that is in it.
 
@@ -68,18 +85,7 @@ def start_daemon(stage: Stage, *options: str, root: str | None = None, observe: 
         stage.callback(_remove, root)
     if observe:
         arguments.append("--observe")
-    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            preexec_fn=parent_death,
-        )
-    stage.callback(end, process)
-    _wait(process, socket, log)
+    _wait(start_agentcg(stage, arguments, log), socket, log)
     return socket
 
 

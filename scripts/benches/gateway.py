@@ -8,9 +8,6 @@ connections are made before the time counts.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,10 +15,9 @@ from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
 from agentcg.errors import AgentcgError
-from benches.daemons import end, folder, parent_death, tail
+from benches.daemons import folder, start_agentcg, tail
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
 from benches.llamacpp import LlamaServer, free_port, start_server, write_random_model
-from benches.place import CHECKOUT
 
 __all__ = ["BENCH", "start_gateway"]
 
@@ -32,7 +28,6 @@ CONTEXT = 8192
 ARMS = {"direct": None, "gateway": "none", "gateway_slots": "llamacpp"}
 """What the gateway is told that the server is; None: there is no gateway."""
 GOAL_MS = 2.0
-_MAIN = "from agentcg.cli import main; main()"
 
 
 def start_gateway(stage: Stage, upstream: str, *options: str, socket: str = "") -> str:
@@ -41,16 +36,7 @@ def start_gateway(stage: Stage, upstream: str, *options: str, socket: str = "") 
     log, port = where / "gateway.log", free_port()
     arguments = ["gateway", "--upstream", upstream, "--listen", f"127.0.0.1:{port}"]
     arguments += ["--socket", socket or f"{where}/nobody", *options]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-            preexec_fn=parent_death,
-        )
-    stage.callback(end, process)
+    process = start_agentcg(stage, arguments, log)
     deadline = time.monotonic() + START_SEC
     while process.poll() is None and time.monotonic() < deadline:
         if b"serving on" in log.read_bytes():
