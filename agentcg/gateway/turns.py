@@ -15,9 +15,9 @@ from typing import Literal
 from agentcg.gateway.answered import Answered
 from agentcg.gateway.asked import Asked, insert, read_request
 from agentcg.gateway.conversations import Conversation, Conversations
-from agentcg.kv.engines.coordination import full_name
 from agentcg.kv.engines.llamacpp.driver import Driver
 from agentcg.kv.engines.llamacpp.turn import Outcome, Turn
+from agentcg.kv.engines.signals import full_name
 
 __all__ = ["SESSION_HEADER", "EngineName", "Managed", "Turns"]
 

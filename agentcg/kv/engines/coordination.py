@@ -8,33 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from contextlib import suppress
 from typing import Protocol
 
 from agentcg.api.aclient import AsyncClient, aconnect
 from agentcg.api.client import default_socket
 from agentcg.api.types import KvEvent, KvQueue, KvSession
-from agentcg.errors import AgentcgError, InvalidInput
-from agentcg.model import SessionRef
+from agentcg.errors import AgentcgError
+from agentcg.kv.engines.signals import is_full_name, reports_of
 
-__all__ = ["Coordination", "Reporter", "full_name"]
+__all__ = ["Coordination", "Reporter"]
 
 log = logging.getLogger(__name__)
 
 REPORT_SEC = 1.0
 _ANSWER_SEC = 5.0
-_SESSIONS_MAX = 500  # In one report: a message has 256 KiB at most.
 AGAIN_SEC = (1.0, 30.0)
 """How long to wait before the next try: at first, and at most."""
-
-
-def full_name(name: str) -> str | None:
-    """Return TENANT/SESSION for a session's name, as the daemon would read it from us; None if it can be no name."""
-    try:
-        return str(SessionRef.parse("session", name, tenant=f"u{os.getuid()}"))
-    except InvalidInput:
-        return None
 
 
 class Reporter(Protocol):
@@ -106,10 +96,8 @@ class Coordination:
                     hello = client.kv_hello(self._name, total_blocks=blocks, block_bytes=size)
                     await asyncio.wait_for(hello, _ANSWER_SEC)
                 sessions, queue = self._engine.report()
-                named = [said for said in sessions if full_name(said.session) == said.session]
-                for begin in range(0, max(1, len(named)), _SESSIONS_MAX):
-                    report = client.kv_report(named[begin : begin + _SESSIONS_MAX], queue)
-                    await asyncio.wait_for(report, _ANSWER_SEC)
+                for part in reports_of([said for said in sessions if is_full_name(said.session)]):
+                    await asyncio.wait_for(client.kv_report(part, queue), _ANSWER_SEC)
                 self.connected = True
             await asyncio.wait([following], timeout=REPORT_SEC)
         following.result()

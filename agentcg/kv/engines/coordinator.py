@@ -16,10 +16,9 @@ from typing import Any
 
 from agentcg.api.client import Client
 from agentcg.api.types import KvEvent, KvQueue, KvSession
-from agentcg.errors import AgentcgError, InvalidInput
+from agentcg.errors import AgentcgError
 from agentcg.kv.engines.keeper import Keeper
-from agentcg.kv.engines.signals import call_event
-from agentcg.model import SessionRef
+from agentcg.kv.engines.signals import call_event, is_full_name, reports_of
 
 __all__ = ["Coordinator", "describe", "hear"]
 
@@ -33,7 +32,6 @@ PINNED_SEC = 10.0
 """For how long a pin is said to last; it is said again before."""
 _AGAIN_SEC, _AGAIN_MAX_SEC = 1.0, 30.0
 _HEARD_MAX = 4096  # An engine that serves nobody does not look. Then all is forgotten rather than some.
-_SAID_MAX = 500  # Sessions in one report: a message has 256 KiB at most.
 
 
 class Coordinator:
@@ -140,9 +138,8 @@ class Coordinator:
                         del self._said[name]
             if changes or self.queue != queue or silent_sec >= SILENT_SEC:
                 queue, silent_sec = self.queue, 0.0
-                sessions = list(changes.values())
-                for begin in range(0, max(1, len(sessions)), _SAID_MAX):
-                    client.kv_report(sessions[begin : begin + _SAID_MAX], queue)
+                for part in reports_of(list(changes.values())):
+                    client.kv_report(part, queue)
             self._stopped.wait(REPORT_SEC)
             silent_sec += REPORT_SEC
 
@@ -161,11 +158,7 @@ def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
 
 def describe(keeper: Keeper[Any], session: str, block_bytes: int) -> KvSession | None:
     """Return how a session is now, or None if its name is none of the daemon's."""
-    try:
-        if "/" not in session:
-            return None
-        SessionRef.parse("session", session, tenant="")
-    except InvalidInput:
+    if not is_full_name(session):
         return None
     known, blocks = keeper.retention.state.sessions.get(session), len(keeper.pins.get(session, ()))
     turns = len(known.waiting) + len(known.running) if known is not None else 0

@@ -11,7 +11,8 @@ import pytest
 
 from agentcg.api.types import KvEvent, KvQueue, KvSession
 from agentcg.kv.engines import coordination
-from agentcg.kv.engines.coordination import Coordination, full_name
+from agentcg.kv.engines.coordination import Coordination
+from agentcg.kv.engines.signals import full_name
 
 M = 1 << 20
 
