@@ -36,6 +36,9 @@ MECHANISMS = ("reserve", "hold", "tripwire", "yield", "cpu", "reclaim", "kill")
 ROOMY = 2000
 """MB, more than the first triple ever needs: what its sessions cost each other when memory is not short."""
 
+PACE = 3.0
+"""How much faster than recorded the slow replay is: so much less do growth and call boundaries weigh in it."""
+
 Better = Literal["lower", "higher"]
 Who = Callable[[Sequence[SessionPlan]], Sequence[SessionPlan]]
 
@@ -161,6 +164,16 @@ def _arms_busy(name: str, limit: int) -> Sequence[Arm]:
     )
 
 
+def _arms_pace() -> Sequence[Arm]:
+    part = _Scenario("pace", 1100, replace(FIRST, speed=PACE))
+    return (
+        part.arm("alone", PlainArm, 50, _high),
+        part.arm("others_alone", PlainArm, 45, _one_other),
+        part.arm("none", PlainArm, 50),
+        part.arm("agentcg", _agentcg(), 100),
+    )
+
+
 def _arms_cached() -> Sequence[Arm]:
     part = _Scenario("cached", 1100, cached=50)
     return (
@@ -192,6 +205,7 @@ PARTS = (
     Part("1100", _arms_1100, VM, quick_sec=55, quick_arms=("alone.1100", "agentcg.1100"), full_sec=3 * 3600),
     Part("stable", _arms_stable, (*VM, "--kernel", "stable"), quick_sec=0, full_sec=3600),
     Part("900", _arms_900, VM, quick_sec=0, full_sec=3600),
+    Part("pace", _arms_pace, VM, quick_sec=0, full_sec=3600),
     Part("cpu", lambda: _arms_busy("cpu", 1300), VM, quick_sec=0, full_sec=3600),
     Part("both", lambda: _arms_busy("both", 1100), VM, quick_sec=0, full_sec=3600),
     Part("cached", _arms_cached, VM, quick_sec=0, full_sec=3600),
@@ -260,6 +274,10 @@ RATIOS = (
     _share("survivors", "agentcg", "900", "survivors", 1.0),
     _share("survivors_undeclared", "agentcg_undeclared", "900", "survivors", 1.0),
     _over("others_completion_over_alone", "900", "others_alone", "others_last_sec", 1.75),
+    _over("high_growth_over_alone", "pace", "alone", "high_growth_ms", 1.10),
+    _over("high_completion_over_alone", "pace", "alone", "high_completion_sec", 1.05),
+    _over("high_working_over_alone", "pace", "alone", "high_working_sec", None),
+    _over("others_completion_over_alone", "pace", "others_alone", "others_completion_sec", None),
     *_busy_ratios("cpu"),
     *_busy_ratios("both"),
     _over("high_growth_over_alone", "cached", "alone", "high_growth_ms", None),
