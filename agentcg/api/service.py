@@ -445,7 +445,7 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         pidsCurrent=pids_current(live.leaf),
         cpuSec=cpu_sec(live.leaf),
         state=live.state,
-        stoppedSec=live.frozen_sec(time.monotonic()) or None,
+        stoppedSec=live.still.sec(time.monotonic()) or None,
         durationPredictedSec=live.expected_sec,
         cgroup=live.directory,
         memoryPressure=memory_pressure(live.leaf),

@@ -67,7 +67,7 @@ def _adopt_session(
     registry: Registry, session: Session, node: SessionNode, record: dict[str, Any], leases: _Leases
 ) -> None:
     lease = _lease(registry, record, leases) if session.leased else None
-    live = LiveSession(session, node, lease, implicit=bool(record.get("implicit")))
+    live = LiveSession(session, node, lease, registry.pauses_of(node), implicit=bool(record.get("implicit")))
     registry.sessions[session.ref] = live
     if node.group is not None:
         registry.tree.weigh_session(node, live.cpu_weight)

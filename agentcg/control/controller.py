@@ -171,6 +171,7 @@ class Controller:
     def _thawed(self, count: int) -> None:
         """We were silent for so long that the guard let everybody go on: so it is, until the next look."""
         self._stops.thawed()
+        self._registry.pauses.end(time.monotonic())
         self._yielding = False
         self._trips.clear()
         self.poke()
@@ -322,12 +323,15 @@ class Controller:
         if wanted == self._yielding or self._dry_run:
             return
         self._earn(now)
+        pauses, since = self._registry.pauses, time.monotonic()
         if wanted:
             self._guard.arm(True)
             self._registry.tree.shared.freeze()
+            pauses.begin(since)
             self.actions["yield"] += 1
         else:
             self._registry.tree.shared.thaw()
+            pauses.end(time.monotonic())
         self._yielding = wanted
 
     def _weigh(self) -> None:

@@ -39,7 +39,7 @@ async def finish(
     registry: Registry, live: LiveCall, *, exit_code: int | None, signal: int | None, reason: str, timed_out: bool
 ) -> Verdict:
     """End a call and return the verdict. Called once for each call, by :meth:`Registry.finish`."""
-    frozen = live.frozen_sec(time.monotonic())
+    frozen = live.still.sec(time.monotonic())
     ordinary = not (reason or timed_out) and (exit_code is not None or signal is not None)
     fate = registry.policy.background_of(live.call.call_class) if ordinary else "kill"
     if fate == "adopt":

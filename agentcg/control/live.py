@@ -12,6 +12,7 @@ import msgspec
 from agentcg.cgroup.node import Leaf
 from agentcg.cgroup.tree import WEIGHT_MAX, SessionNode
 from agentcg.control.lease import Lease
+from agentcg.control.standstill import Pauses, Standstill
 from agentcg.model import CallRef, Session, ToolCall, Verdict
 
 __all__ = ["STATES", "LiveCall", "LiveSession", "State", "oom_score_adj", "read_call", "read_process", "read_session"]
@@ -32,6 +33,8 @@ class LiveSession:
     session: Session
     node: SessionNode
     lease: Lease | None
+    pauses: Pauses = field(default_factory=Pauses)
+    """For how long all of its group were stopped together."""
     calls: dict[str, LiveCall] = field(default_factory=dict)
     implicit: bool = False
     """Opened for calls that named none; closed when it has had none for a while."""
@@ -93,10 +96,8 @@ class LiveCall:
     """What it is expected to come to, in bytes."""
     stopped: float | None = None
     """Since when the controller has it stopped, on the monotonic clock."""
-    still_since: float | None = None
-    """Since when nothing in it runs, because it or its session is stopped."""
-    stopped_sec: float = 0.0
-    """How long that was before."""
+    still: Standstill = field(init=False)
+    """For how long nothing in it has run because it, its session or its group is stopped."""
     expected_sec: float | None = None
     """How long it is expected to run: as declared, or as 95 of 100 calls like it did."""
     entered: bool = False
@@ -110,6 +111,9 @@ class LiveCall:
     process: tuple[int, int] | None = None
     """The process that it stands for, in a transparent session: the pid, and the start time in clock ticks."""
 
+    def __post_init__(self) -> None:
+        self.still = Standstill(self.session.pauses, self.started)
+
     @property
     def ref(self) -> CallRef:
         """The call's full name."""
@@ -120,7 +124,7 @@ class LiveCall:
         """What it does now."""
         if self.finishing is not None:
             return "ending"
-        if self.still_since is not None:
+        if self.still.since is not None:
             return "held" if self.held else "frozen"
         return "throttled" if self.throttle_told else "running"
 
@@ -133,10 +137,6 @@ class LiveCall:
     def path(self) -> str:
         """Where its cgroup is in the hierarchy, from its top."""
         return f"{self.session.node.path}/calls/{self.ref.call}"
-
-    def frozen_sec(self, now: float) -> float:
-        """For how long nothing in it has run because it or its session is stopped; ``now`` on the monotonic clock."""
-        return self.stopped_sec + (0.0 if self.still_since is None else now - self.still_since)
 
     def write(self) -> None:
         """Keep the call on its cgroup."""

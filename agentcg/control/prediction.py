@@ -25,14 +25,14 @@ class Prediction:
         self._live = live
         self._path = call_path(live.call.tool, live.call.command, str(live.ref.session))
         self._remaining: Distribution | None = None
-        self._at, self._frozen, self._progress = now, live.frozen_sec(now), self._read(now)
+        self._at, self._frozen, self._progress = now, live.still.sec(now), self._read(now)
         self._pace = 1.0
         self.due = now
         """When to predict it anew."""
 
     def make(self, predictor: Predictor, now: float) -> Forecast:
         """Predict it by what it has done so far, and by how fast it got on since it was predicted before."""
-        frozen, progress = self._live.frozen_sec(now), self._read(now)
+        frozen, progress = self._live.still.sec(now), self._read(now)
         ran = now - self._at - (frozen - self._frozen)
         if ran >= _PACE_SEC:
             self._pace = min(max(progress - self._progress, 0.0) / ran, 1.0)
@@ -46,10 +46,10 @@ class Prediction:
         """Return how many seconds of progress it still needs, as far as is known without reading its counters."""
         if self._remaining is None:
             return 0.0
-        ran = now - self._at - (self._live.frozen_sec(now) - self._frozen)
+        ran = now - self._at - (self._live.still.sec(now) - self._frozen)
         return self._remaining.after(max(0.0, ran) * self._pace).mean()
 
     def _read(self, now: float) -> float:
         duration, (cpu_sec, throttled) = max(0.0, now - self._live.started), read_cpu(self._live.leaf)
-        frozen = self._live.frozen_sec(now)
+        frozen = self._live.still.sec(now)
         return progress_sec(Usage(duration, cpu_sec=cpu_sec, cpu_throttled_sec=throttled, frozen_sec=frozen))

@@ -27,6 +27,7 @@ from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.network import Network
 from agentcg.control.observer import Observer
 from agentcg.control.reserves import Reserves
+from agentcg.control.standstill import Pauses
 from agentcg.control.watch import unwatch_call, watch_call, watch_duration, watch_session
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.journal import about
@@ -89,6 +90,8 @@ class Registry:
         self.network = Network()
         self.reserves = Reserves(tree, self.sessions, capacity, limited=limited)
         self.calls: dict[CallRef, LiveCall] = {}
+        self.pauses = Pauses()
+        """For how long all sessions that are not protected were stopped together."""
         self.begun = self.ended = self.adopted = self.refused = 0
         self.recent: deque[tuple[int, Verdict]] = deque(maxlen=RECENT)
         """The last verdicts, the newest last, and whose calls these were."""
@@ -132,7 +135,7 @@ class Registry:
             self.require_transparent()
         session = Session(ref, owner_uid, time.time(), granted, protected, lease is not None, transparent=transparent)
         node = self.tree.open_session("reserved" if protected else "shared", ref, tenant_budget, granted)
-        live = self.sessions[ref] = LiveSession(session, node, lease, implicit=implicit)
+        live = self.sessions[ref] = LiveSession(session, node, lease, self.pauses_of(node), implicit=implicit)
         live.claim = _capped(declared or self._predicted(ref), granted.memory_max)
         self._opened(live)
         return live, notes
@@ -143,6 +146,10 @@ class Registry:
         live = self.sessions[ref] = LiveSession(session, node, None)
         self._opened(live)
         return live
+
+    def pauses_of(self, node: SessionNode) -> Pauses:
+        """Return the pauses of a session's group. Nobody stops the protected together, nor containers."""
+        return self.pauses if node.group == "shared" else Pauses()
 
     def _opened(self, live: LiveSession) -> None:
         live.write()

@@ -62,11 +62,11 @@ class _Followed:
         self.entered = self.entered or populated
         if self.entered and not populated:
             return "ended"
-        return "runs" if self.live.still_since is None else "frozen"
+        return "runs" if self.live.still.since is None else "frozen"
 
     def elapsed(self, now: float) -> float:
         """For how long it has run since its forecast was told, in seconds."""
-        return max(0.0, (now if self.live.still_since is None else self.live.still_since) - self.told_at)
+        return max(0.0, (now if self.live.still.since is None else self.live.still.since) - self.told_at)
 
 
 class Signals:

@@ -134,17 +134,14 @@ class Stops:
 
 
 def stand_still(call: LiveCall, since: float) -> None:
-    """Nothing runs in a call since ``since``, on the monotonic clock: its time stands still."""
-    if call.still_since is None:
-        call.still_since = since
+    """A call is stopped since ``since``, on the monotonic clock: its time stands still."""
+    call.still.begin(since)
     pause_duration(call)
 
 
 def go_on(registry: Registry, call: LiveCall) -> None:
     """A call runs again, and so does its time."""
-    if call.still_since is not None:
-        call.stopped_sec += time.monotonic() - call.still_since
-        call.still_since = None
+    call.still.end(time.monotonic())
     watch_duration(registry, call)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from functools import partial
+import time
 from typing import TYPE_CHECKING
 
 from agentcg.cgroup import files
@@ -25,6 +25,9 @@ GRACE_SEC = 5.0
 
 SLOWED_SEC = 5.0
 """How often a call that has come to its memory.high is looked at: one that mostly waits there goes on to its limit."""
+
+DEADLINE_STEP_SEC = 0.01
+"""How often a call whose group is stopped just before its time is up is looked at."""
 
 STALL_SEC, STALL_WINDOW_SEC = 0.2, 1.0
 """A session is told to be short of memory when its tasks waited for it this long within the window."""
@@ -55,11 +58,22 @@ def watch_call(registry: Registry, live: LiveCall) -> None:
 def watch_duration(registry: Registry, live: LiveCall) -> None:
     """End a call when its time is up; once more after that limit has changed. Time for which it is stopped is free."""
     pause_duration(live)
-    limit = live.call.limits.duration_max_sec
-    if limit is not None and live.still_since is None:
+    if live.still.since is None and (left := _time_left(live)) < math.inf:
         loop = asyncio.get_running_loop()
-        left = max(0.0, limit - (loop.time() - live.started - live.stopped_sec))
-        live.deadline = loop.call_later(left, partial(registry.finish, live, timed_out=True))
+        live.deadline = loop.call_later(max(left, DEADLINE_STEP_SEC), _time_is_up, registry, live)
+
+
+def _time_left(live: LiveCall) -> float:
+    limit, now = live.call.limits.duration_max_sec, time.monotonic()
+    return math.inf if limit is None else limit - (now - live.started - live.still.sec(now))
+
+
+def _time_is_up(registry: Registry, live: LiveCall) -> None:
+    """End a call, unless all of its group were stopped meanwhile: no timer is stopped with them."""
+    if _time_left(live) > 0:
+        watch_duration(registry, live)
+    else:
+        registry.finish(live, timed_out=True)
 
 
 def pause_duration(live: LiveCall) -> None:

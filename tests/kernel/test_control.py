@@ -191,6 +191,10 @@ def test_the_others_stand_still_while_a_protected_session_grows(own_daemon: Any,
         assert growing.wait(60) == 0
         tools.wait_for(lambda: (shared / "cgroup.freeze").read_text() == "0\n", 5)
         assert spinning.poll() is None
+        # The kernel's own count, where it has one (cgroup-v2.rst, "cgroup.stat.local"), lies within the daemon's.
+        counts = shared / "u0/s1/calls/busy/cgroup.stat.local"
+        stopped_usec = tools.keyed(counts.parent, counts.name)["frozen_usec"] if counts.exists() else 1
+        assert busy.end(signal=9).usage.frozenSec >= stopped_usec / 1e6
         client.close_session("s1")
         client.close_session("mine")
         tools.wait_for(lambda: tools.text(own_daemon.top / "reserved", "cpu.weight") == "100")

@@ -26,6 +26,7 @@ from agentcg.control.pace import (
     stage_of,
 )
 from agentcg.control.reserve import Stage
+from agentcg.control.standstill import Pauses
 from agentcg.control.view import Plan, SessionView, Settings, Snapshot, Subject
 from agentcg.model import CallRef, SessionRef
 from agentcg.replay.events import Killed, Tell, Yielded
@@ -56,6 +57,7 @@ class SimulatedController:
         sessions: dict[SessionRef, LiveSession],
         reserves: SimulatedReserves,
         tenant_wall: int | None,
+        pauses: Pauses,
         tell: Tell,
     ) -> None:
         self._machine, self._worker, self._shared, self._reserved = machine, worker, shared, reserved
@@ -72,7 +74,7 @@ class SimulatedController:
         self._shared_at_look = 0
         self._wall_at_look: int | None = None
         self._looked = self._ticked = 0.0
-        self._yielding = Yielding(machine, shared, self._settings.yield_max_sec)
+        self._yielding = Yielding(machine, shared, pauses, self._settings.yield_max_sec)
         self._protected_grew: float | None = None
         self._killed: float | None = None
         self._timer: Timer | None = None
@@ -112,7 +114,7 @@ class SimulatedController:
     def begun(self, live: LiveCall) -> None:
         """A call came: decide before anything can run in it."""
         if live.session.stopped is not None:
-            live.stand_still(live.started)
+            live.still.begin(live.started)
         if self._wall is not None and live.claim is not None and not live.session.protected:
             self.look()
 

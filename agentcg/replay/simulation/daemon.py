@@ -13,6 +13,7 @@ from agentcg.cgroup.delegate import SUPERVISOR_MEMORY_MIN
 from agentcg.cgroup.tree import WEIGHT_MAX
 from agentcg.control.live import oom_score_adj
 from agentcg.control.reserve import check
+from agentcg.control.standstill import Pauses
 from agentcg.model import Budget, CallRef, Intent, SessionRef, ToolCall, validate_command
 from agentcg.policy.budget import budget_for
 from agentcg.policy.decide import decide
@@ -51,6 +52,7 @@ class AgentcgArm:
         }
         self._sessions: dict[SessionRef, LiveSession] = {}
         self.reserves = SimulatedReserves(machine, self._shared, self._sessions)
+        self._pauses = Pauses()
         self.controller = SimulatedController(
             machine,
             self.worker,
@@ -59,6 +61,7 @@ class AgentcgArm:
             self._sessions,
             self.reserves,
             self._tenant.memory_max,
+            self._pauses,
             tell,
         )
 
@@ -85,8 +88,9 @@ class AgentcgArm:
             maximum=budget.memory_max,
         )
         claim = size if budget.memory_max is None else min(size, budget.memory_max)
+        pauses = Pauses() if protected else self._pauses
         live = LiveSession(
-            plan, ref, self.machine.clock.now, budget, claim, top, Group("agent", top), Group("calls", top)
+            plan, ref, self.machine.clock.now, budget, claim, top, Group("agent", top), Group("calls", top), pauses
         )
         self._sessions[ref] = live
         if protected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentcg.control.standstill import Pauses, Standstill
 from agentcg.control.view import CallView, SessionView
 from agentcg.model import Budget, CallRef, SessionRef, ToolCall, Usage
 from agentcg.replay.plan import SessionPlan
@@ -26,6 +27,7 @@ class LiveSession:
     top: Group
     agent: Group
     calls_group: Group
+    pauses: Pauses
     calls: dict[str, LiveCall] = field(default_factory=dict)
     closing: bool = False
     reserve: int = 0
@@ -74,12 +76,14 @@ class LiveCall:
     entered: bool = False
     held: bool = False
     stopped: float | None = None
-    still_since: float | None = None
-    stopped_sec: float = 0.0
+    still: Standstill = field(init=False)
     freezing: Timer | None = None
     reason: str = ""
     """Why the controller has ended it."""
     seen: int | None = None
+
+    def __post_init__(self) -> None:
+        self.still = Standstill(self.session.pauses, self.started)
 
     @property
     def ref(self) -> CallRef:
@@ -102,20 +106,9 @@ class LiveCall:
             stopped=self.stopped,
         )
 
-    def stand_still(self, since: float) -> None:
-        """Nothing runs in it since then."""
-        if self.still_since is None:
-            self.still_since = since
-
-    def go_on(self, now: float) -> None:
-        """It runs again."""
-        if self.still_since is not None:
-            self.stopped_sec += now - self.still_since
-            self.still_since = None
-
     def usage(self, now: float) -> Usage:
         """What it has used, as the kernel counts it."""
-        group, frozen = self.group, self.stopped_sec + (0.0 if self.still_since is None else now - self.still_since)
+        group = self.group
         return Usage(
             duration_sec=now - self.started,
             cpu_sec=group.cpu_sec,
@@ -124,5 +117,5 @@ class LiveCall:
             memory_oom_events=group.ooms,
             memory_stall_sec=group.slowed_sec,
             oom_kills=group.kills,
-            frozen_sec=frozen or None,
+            frozen_sec=self.still.sec(now) or None,
         )

@@ -54,7 +54,7 @@ class SimulatedStops:
         self._stopped[subject] = live
         live.stopped = now
         for call in _calls(live):
-            call.stand_still(now)
+            call.still.begin(now)
         if isinstance(live, LiveCall) and not live.group.processes:
             live.held = True
             self._machine.freeze(live.group)
@@ -75,7 +75,7 @@ class SimulatedStops:
             live.held = False
         for call in _calls(live):
             if call.stopped is None and call.session.stopped is None:
-                call.go_on(now)
+                call.still.end(now)
         self._tell(Thawed(now, *_name(subject), f"after {waited:.3g} s"))
         self._machine.thaw(_group(live))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 
 from agentcg.control.pace import Credit
+from agentcg.control.standstill import Pauses
 from agentcg.replay.simulation.clock import Timer
 from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.machine import Machine
@@ -14,10 +15,14 @@ __all__ = ["Yielding"]
 
 
 class Yielding:
-    """Whether the group ``shared`` is stopped. :param most_sec: for how long it may be, at most"""
+    """Whether the group ``shared`` is stopped.
 
-    def __init__(self, machine: Machine, shared: Group, most_sec: float) -> None:
-        self._machine, self._shared = machine, shared
+    :param pauses: is told for how long
+    :param most_sec: for how long it may be, at most
+    """
+
+    def __init__(self, machine: Machine, shared: Group, pauses: Pauses, most_sec: float) -> None:
+        self._machine, self._shared, self._pauses = machine, shared, pauses
         self._credit = Credit(most_sec, machine.clock.now)
         self._freezing: Timer | None = None
         self.now = False
@@ -36,8 +41,10 @@ class Yielding:
         if self._freezing is not None:
             self._freezing.cancel()
         if wanted:
+            self._pauses.begin(self._machine.clock.now)
             delay = self._machine.host.freeze_sec
             self._freezing = self._machine.clock.after(delay, partial(self._machine.freeze, self._shared))
         else:
+            self._pauses.end(self._machine.clock.now)
             self._machine.thaw(self._shared)
         return True

@@ -360,10 +360,15 @@ def test_the_others_give_way_while_it_grows(controlled, cgroups) -> None:  # typ
     async def work(registry: Registry, controller: Controller) -> None:
         start(registry, P, protected=True)
         start(registry, A)
+        other, protected = begin(registry, A, "1"), begin(registry, P, "1")
         await asyncio.sleep(2.5)
         holds(cgroups, "reserved/u0/p", 20)
         await until(lambda: cgroups.text("shared", FREEZE) == "1")
         await until(lambda: cgroups.text("shared", FREEZE) == "0")
+        frozen = (await registry.end(other)).usage.frozen_sec
+        assert frozen is not None
+        assert 1.9 <= frozen <= 20
+        assert (await registry.end(protected)).usage.frozen_sec is None
 
     controlled(work, settings=SLOW)
 

@@ -51,9 +51,22 @@ def test_frozen_time_is_no_progress(with_call) -> None:  # type: ignore[no-untyp
     def check(live: Any, predictor: Predictor) -> None:
         made = Prediction(live, 1000.0)
         made.make(predictor, 1000.0)
-        live.still_since = 1010.0
+        live.still.begin(1010.0)
         assert made.make(predictor, 1050.0).p50_sec == 90
         assert made.mean(1090.0) == pytest.approx(90, abs=1)
+
+    with_call(check)
+
+
+def test_nor_is_time_in_which_all_others_make_way(with_call) -> None:  # type: ignore[no-untyped-def]
+    def check(live: Any, predictor: Predictor) -> None:
+        made = Prediction(live, 1000.0)
+        made.make(predictor, 1000.0)
+        for begun in range(1000, 1040, 2):
+            live.session.pauses.begin(begun)
+            live.session.pauses.end(begun + 1.0)
+        assert made.mean(1040.0) == pytest.approx(80, abs=1)
+        assert made.make(predictor, 1040.0).p50_sec == 80
 
     with_call(check)
 

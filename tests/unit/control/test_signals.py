@@ -155,7 +155,7 @@ def test_a_session_that_is_frozen_freezes_its_calls(world) -> None:  # type: ign
         ears = world.ears()
         live = world.begin()
         await ears.next("began")
-        live.still_since = time.monotonic()
+        live.still.begin(time.monotonic())
         world.registry.bus.publish("session_frozen", A, "")
         await ears.next("frozen")
 

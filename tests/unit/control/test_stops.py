@@ -134,6 +134,25 @@ def test_the_time_of_a_call_stands_still_while_it_is_stopped(with_stops, cgroups
     with_stops(work, duration_max_sec=1.0)
 
 
+def test_the_time_of_a_call_stands_still_while_its_group_is_stopped(with_stops, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, stops: Stops) -> None:
+        cgroups.enter(PATH)
+        begun = time.monotonic()
+        for _ in range(5):
+            registry.pauses.begin(time.monotonic())
+            await asyncio.sleep(0.2)
+            registry.pauses.end(time.monotonic())
+            await asyncio.sleep(0.02)
+            assert REF in registry.calls
+        assert 1.0 <= registry.calls[REF].still.sec(time.monotonic()) <= time.monotonic() - begun
+        await asyncio.sleep(0.6)
+        verdict = await registry.end(REF, signal=9)
+        assert verdict.outcome == "timed_out"
+        assert verdict.usage.duration_sec - verdict.usage.frozen_sec >= 0.5
+
+    with_stops(work, duration_max_sec=0.5)
+
+
 def test_an_amended_time_stands_still_too(with_stops, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, stops: Stops) -> None:
         cgroups.enter(PATH)

@@ -11,7 +11,7 @@ from agentcg.control.decide import LEAST
 from agentcg.control.reserve import margin
 from agentcg.policy.load import load
 from agentcg.replay.arm_spec import ArmSpec, parse_arm
-from agentcg.replay.events import Event, Frozen, Held, Limits, Thawed, Yielded
+from agentcg.replay.events import CallEnded, Event, Frozen, Held, Limits, Thawed, Yielded
 from agentcg.replay.plan import PlannedCall, SessionPlan
 from agentcg.replay.result import ArmResult
 from agentcg.replay.simulation import SimulatedHost, simulate
@@ -111,6 +111,8 @@ def test_while_a_protected_session_grows_the_others_stop_for_a_moment(
     assert [event.session for event in yielded if isinstance(event, Yielded)][:1] == ["other"]
     # 2 s of growth: half a second at first, half of what is left from then on.
     assert result.sessions[1].completion_sec == pytest.approx(5.0 + 1.25, abs=0.3)
+    stopped = {event.call: event.frozen_sec for event in of(told, CallEnded) if isinstance(event, CallEnded)}
+    assert stopped == {"grow": None, "burn": pytest.approx(1.25, abs=0.3)}
     assert result.sessions[0].growth.max_ms == pytest.approx(2000.0, abs=1)
 
 
