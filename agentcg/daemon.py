@@ -100,7 +100,7 @@ async def serve(options: Options) -> None:
     _lock(root)
     for name in root.missing:
         log.warning("the %s controller is missing: calls are not limited by it", name)
-    _limit(root, options.memory_max)
+    _limit(root, options.memory_max, swap=bool(policy.tenant.swap))
     loop = asyncio.get_running_loop()
     poll, bus = EventPoll(loop), Bus()
     limited = files.read_int(root.node.fd, "memory.max") not in (None, math.inf)
@@ -189,13 +189,16 @@ async def _watchdog() -> None:
         await asyncio.sleep(every)
 
 
-def _limit(root: Root, memory_max: int | None) -> None:
-    """Limit all sessions together, and let the daemon have its own beside them."""
+def _limit(root: Root, memory_max: int | None, *, swap: bool = False) -> None:
+    """Limit all sessions together, and let the daemon have its own beside them.
+
+    :param swap: the policy gives tenants some, and limits it
+    """
     record = root.node.read_record() or {}
     if memory_max is None and record.get("memory_max") is None:
         return  # What limit there may be is somebody else's.
     files.write_limit(root.node.fd, "memory.max", None if memory_max is None else memory_max + SUPERVISOR_MEMORY_MIN)
-    files.write_limit(root.node.fd, "memory.swap.max", None if memory_max is None else 0)
+    files.write_limit(root.node.fd, "memory.swap.max", None if memory_max is None or swap else 0)
     root.node.write_record(record | {"memory_max": memory_max})
 
 

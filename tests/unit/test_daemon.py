@@ -104,6 +104,8 @@ def test_the_daemons_own_memory_is_not_taken_from_the_sessions(root: Root, cgrou
 
     daemon._limit(root, G)
     assert limits() == (str(G + 64 * M), "0")
+    daemon._limit(root, G, swap=True)  # The tenants' own limits count.
+    assert limits() == (str(G + 64 * M), "max")
     daemon._limit(root, None)  # The next one is not limited.
     assert limits() == ("max", "max")
 
