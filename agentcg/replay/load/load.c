@@ -3,6 +3,7 @@
 // agentcg-load follows a demand: it holds as much memory and uses as much CPU time as it is told, when it is told.
 //
 //   agentcg-load [--procs FD] [--oom-score-adj N] [--cached PERCENT --directory DIR]
+//                [--compressible PERCENT] [--hot PERCENT]
 //
 // Standard input has one point a line, "TIME MEMORY CPU": microseconds since the start, bytes held, and microseconds of
 // CPU time used since the start. For each point, in order, it first grows or shrinks to MEMORY, then burns CPU up to
@@ -15,6 +16,10 @@
 //
 // With --cached that part of what it holds is page cache: pages of a file in DIR, which has to be on a file system that
 // is not memory itself. They can be reclaimed; it reads all of them at each point, so that those it has lost come back.
+//
+// Where there is swap, two things count that do not otherwise. With --compressible that part of each page is zeros and
+// the rest is noise, which nothing makes smaller; without, a page is zeros but for a byte. With --hot it reads that part
+// of its anonymous memory at each point; without, it never comes back to a page.
 //
 // With --procs it first moves itself into the cgroup whose cgroup.procs FD is. The CPU time that growing takes counts
 // as burnt, so that a recorded page fault is not paid for twice. One thread: demand above one CPU takes longer.
@@ -45,6 +50,10 @@ static int file = -1; // What is page cache: the first `cached` bytes of this fi
 static const volatile char *mapped;
 static uint64_t cached;
 static uint64_t percent;
+
+static uint64_t *noise; // What the first `noisy` bytes of each page are filled with.
+static uint64_t noisy;
+static uint64_t hot; // Per cent of what is no page cache.
 
 static void put(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -87,9 +96,20 @@ static void wait_until(int64_t time) {
     }
 }
 
-static void read_all(uint64_t from, uint64_t to) {
+static void read_all(const volatile char *memory, uint64_t from, uint64_t to) {
     for (; from < to; from += page)
-        (void)mapped[from];
+        (void)memory[from];
+}
+
+static void fill(char *at) {
+    if (!noisy) {
+        *(volatile char *)at = 1;
+        return;
+    }
+    noise[0]++; // No two pages are the same.
+    // Word by word: once memcpy has used vector registers, each page fault may have to save more of them than it copied.
+    for (uint64_t i = 0; i < noisy / sizeof *noise; i++)
+        ((volatile uint64_t *)at)[i] = noise[i];
 }
 
 static void grow(uint64_t target) {
@@ -98,7 +118,7 @@ static void grow(uint64_t target) {
         if (mprotect(space + held, size, PROT_READ | PROT_WRITE))
             fail("mprotect");
         for (uint64_t at = 0; at < size; at += page)
-            ((volatile char *)space)[held + at] = 1;
+            fill(space + held + at);
         held += size;
     }
 }
@@ -135,11 +155,12 @@ static void hold(uint64_t memory) {
     int64_t began = now(CLOCK_MONOTONIC);
     grow(memory - of_file);
     if (of_file > cached)
-        read_all(cached, of_file);
+        read_all(mapped, cached, of_file);
     cached = of_file;
     if (memory > before)
         put("g %" PRIu64 " %" PRId64, memory - before, now(CLOCK_MONOTONIC) - began);
-    read_all(0, cached);
+    read_all(mapped, 0, cached);
+    read_all(space, 0, held / 100 * hot);
 }
 
 static uint64_t burn(int64_t until) {
@@ -175,6 +196,21 @@ static void open_file(const char *directory) {
         fail("mapping a file");
 }
 
+// Drawn once (Marsaglia, "Xorshift RNGs", 2003) and copied: what compresses a page looks at no other.
+static void draw_noise(uint64_t zeros) {
+    noisy = page * (100 - zeros) / 100 / sizeof *noise * sizeof *noise;
+    noise = malloc(page);
+    if (!noise)
+        fail("malloc");
+    uint64_t state = UINT64_C(88172645463325252);
+    for (uint64_t i = 0; i < page / sizeof *noise; i++) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise[i] = state;
+    }
+}
+
 static void follow(void) {
     char *line = NULL;
     size_t size = 0;
@@ -207,6 +243,7 @@ int main(int argc, char **argv) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL))
         fail("prctl");
     int procs = -1;
+    uint64_t compressible = 100;
     const char *oom_score = NULL, *directory = NULL;
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 < argc && !strcmp(argv[i], "--procs"))
@@ -217,11 +254,18 @@ int main(int argc, char **argv) {
             percent = strtoul(argv[i + 1], NULL, 10);
         else if (i + 1 < argc && !strcmp(argv[i], "--directory"))
             directory = argv[i + 1];
+        else if (i + 1 < argc && !strcmp(argv[i], "--compressible"))
+            compressible = strtoul(argv[i + 1], NULL, 10);
+        else if (i + 1 < argc && !strcmp(argv[i], "--hot"))
+            hot = strtoul(argv[i + 1], NULL, 10);
         else
-            misused("usage: agentcg-load [--procs FD] [--oom-score-adj N] [--cached PERCENT --directory DIR], not", argv[i]);
+            misused("usage: agentcg-load [--procs FD] [--oom-score-adj N] [--cached PERCENT --directory DIR] "
+                    "[--compressible PERCENT] [--hot PERCENT], not", argv[i]);
     }
     if (percent > 100 || (percent && !directory))
         misused("--cached", "it takes 0 to 100, and a --directory");
+    if (compressible > 100 || hot > 100)
+        misused("--compressible and --hot", "they take 0 to 100");
     if (procs >= 0)
         place(procs);
     if (oom_score)
@@ -231,6 +275,8 @@ int main(int argc, char **argv) {
     if (space == MAP_FAILED)
         fail("mmap");
     no_huge_pages(space, SPACE);
+    if (compressible < 100)
+        draw_noise(compressible);
     if (percent)
         open_file(directory);
     follow();

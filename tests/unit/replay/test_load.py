@@ -2,9 +2,12 @@
 """The follower, as a process of this host: no cgroup is needed for it."""
 
 import asyncio
+import re
 import shutil
 import subprocess
 import time
+import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from agentcg.replay.follower import Follower, Placement
 from agentcg.replay.load import build
 
 MB = 1 << 20
+PAGE, PAGES = 4096, 512
 
 pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("clang")), reason="no C compiler")
 
@@ -71,6 +75,59 @@ def test_a_part_of_what_it_holds_can_be_page_cache(program, tmp_path):
     for at, anonymous, mapped in ((1, 48 * MB, 16 * MB), (2, 12 * MB, 4 * MB)):
         assert held[at][0] - held[0][0] == pytest.approx(anonymous, abs=256 * 1024)
         assert held[at][1] - held[0][1] == pytest.approx(mapped, abs=MB)
+
+
+@contextmanager
+def running(program, *options):
+    """Run it, and give what has it hold so many bytes and waits until it does."""
+    with subprocess.Popen([program, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def hold(target):
+            process.stdin.write(f"0 {target} 0\n")
+            process.stdin.flush()
+            while process.stdout.readline() != "d 0\n":
+                pass
+
+        yield process, hold
+        process.stdin.close()
+
+
+@pytest.mark.parametrize(("percent", "least", "most"), [(0, 1.0, 1.01), (68, 0.31, 0.37), (100, 0.0, 0.01)])
+def test_its_pages_compress_as_they_are_told_to_one_by_one(program, percent, least, most):
+    with running(program, "--compressible", str(percent)) as (process, hold):
+        hold(PAGES * PAGE)
+        pages = held_pages(process.pid)
+    assert len(pages) == PAGES
+    assert len(set(pages)) == (PAGES if percent < 100 else 1)
+    assert all(least <= len(zlib.compress(page)) / PAGE <= most for page in pages)
+
+
+def held_pages(pid):
+    """Return what a process holds in the address space that it has set aside."""
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if " rw-p " in line]
+    begin = next(begin for begin, end in spans if end - begin == PAGES * PAGE)
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(begin)
+        return [memory.read(PAGE) for _ in range(PAGES)]
+
+
+def test_it_comes_back_to_the_part_of_its_memory_that_is_hot(program):
+    with running(program, "--hot", "25") as (process, hold):
+        hold(64 * MB)
+        Path(f"/proc/{process.pid}/clear_refs").write_text("1")
+        hold(64 * MB)
+        smaps = Path(f"/proc/{process.pid}/smaps").read_text()
+        referenced = [int(kib) * 1024 for kib in re.findall(r"^Referenced: +(\d+) kB", smaps, re.M)]
+    assert max(referenced) == pytest.approx(16 * MB, abs=64 * 1024)
+
+
+@pytest.mark.parametrize("option", ["--compressible", "--hot"])
+def test_more_than_all_is_refused(program, option):
+    done = subprocess.run(
+        [program, option, "101"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stdout) == (2, "e --compressible and --hot: they take 0 to 100\n")
 
 
 def test_it_burns_cpu_time_and_a_late_point_shifts_the_rest(program):
