@@ -96,3 +96,5 @@ class Scene:
     memory_max: int
     """What all sessions have together, bytes."""
     plans: Sequence[SessionPlan]
+    swap_max: int = 0
+    """What they have in swap besides, bytes; under agentcg its policy says so."""

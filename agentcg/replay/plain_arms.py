@@ -49,7 +49,7 @@ class PlainArm:
     async def __aenter__(self) -> PlainArm:
         self.node = self.scene.parent.make_inner("none")
         files.write_limit(self.node.fd, "memory.max", self.scene.memory_max)
-        files.write_limit(self.node.fd, "memory.swap.max", 0)
+        files.write_limit(self.node.fd, "memory.swap.max", self.scene.swap_max)
         self.node.enable(self.scene.parent.controllers)
         return self
 

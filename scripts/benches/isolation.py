@@ -26,6 +26,7 @@ from benches.isolation_lock import lock_arms
 from benches.isolation_metrics import UNITS
 from benches.isolation_run import LIMIT_SEC, Build, replay, rig_of
 from benches.isolation_sessions import FIRST, MB, TRIPLES, Triple, import_recordings, limit_of, load_plans
+from benches.isolation_swap import COLD, HOT, POLICY, SwapArm, swapping, zram_of
 from benches.place import CHECKOUT
 
 __all__ = ["BENCH"]
@@ -65,6 +66,8 @@ class _Scenario:
     busy: bool = False
     cached: int = 0
     """How much of all memory is page cache, per cent."""
+    swap: tuple[str, ...] = ()
+    """There is a zram device, which an arm that is :func:`swapping` may use; and what memory is like."""
 
     def arm(self, name: str, build: Build, expected_sec: float, who: Who = _all, limit: int | None = None) -> Arm:
         part = self if limit is None else replace(self, limit=limit)
@@ -85,11 +88,15 @@ class _Scenario:
 
     def _prepare(self, name: str, build: Build, who: Who, stage: Stage) -> Repetition:
         rig, plans, limit = rig_of(stage), who(load_plans(self.triple)), self._bytes()
+        zram = zram_of(stage) if self.swap else None
 
         def built(scene: Scene) -> BenchArm:
-            return BusyArm(build(scene), rig.program) if self.busy else build(scene)
+            arm: BenchArm = BusyArm(build(scene), rig.program) if self.busy else build(scene)
+            return arm if zram is None else SwapArm(arm, zram)
 
-        load = ("--cached", str(self.cached), "--directory", str(CHECKOUT / "build")) if self.cached else ()
+        load = self.swap
+        if self.cached:
+            load += ("--cached", str(self.cached), "--directory", str(CHECKOUT / "build"))
         return lambda: replay(rig, name, built, plans, limit, self.triple.speed, load)
 
     def _prepare_undeclared(self, name: str, stage: Stage) -> Repetition:
@@ -187,6 +194,20 @@ def _arms_cached() -> Sequence[Arm]:
     )
 
 
+def _arms_swap(name: str, load: tuple[str, ...]) -> Sequence[Arm]:
+    part = _Scenario(name, 1100, swap=load)
+    return (
+        part.arm("alone", swapping(PlainArm), 17, _high),
+        part.arm("others_alone", swapping(PlainArm), 17, _one_other),
+        part.arm("none", swapping(PlainArm), 40),
+        part.arm("high_only", swapping(lambda scene: KnobArm(scene, kinds.high_only)), 40),
+        part.arm("low_high", swapping(lambda scene: KnobArm(scene, kinds.low_high)), 40),
+        part.arm("agentcg", _agentcg(), 40),
+        part.arm("agentcg_swap", swapping(partial(DaemonArm, policy=POLICY)), 40),
+        part.arm("without_reclaim", _agentcg("--without", "reclaim"), 40),
+    )
+
+
 def _arms_triple(number: int, triple: Triple) -> Sequence[Arm]:
     part = _Scenario(f"triple-{number}", None, triple)
     return (
@@ -209,6 +230,8 @@ PARTS = (
     Part("cpu", lambda: _arms_busy("cpu", 1300), VM, quick_sec=0, full_sec=3600),
     Part("both", lambda: _arms_busy("both", 1100), VM, quick_sec=0, full_sec=3600),
     Part("cached", _arms_cached, VM, quick_sec=0, full_sec=3600),
+    Part("swap", lambda: _arms_swap("swap", COLD), VM, quick_sec=0, full_sec=3600),
+    Part("swap-hot", lambda: _arms_swap("swap-hot", HOT), VM, quick_sec=0, full_sec=2 * 3600),
     Part("lock", lock_arms, VM, quick_sec=0),
     Part("density", density_arms, VM, quick_sec=0, full_sec=3600),
     *(
@@ -268,6 +291,20 @@ def _busy_ratios(part: str) -> Sequence[Ratio]:
     )
 
 
+def _swap_ratios(part: str) -> Sequence[Ratio]:
+    """What each arm that has somebody beside the protected session comes to, for information."""
+    found: list[Ratio] = []
+    for arm in ("none", "high_only", "low_high", "agentcg", "agentcg_swap"):
+        found.append(_share(f"survivors_{arm}", arm, part, "survivors", None))
+        for name, to, metric in (
+            ("high_growth", "alone", "high_growth_ms"),
+            ("high_completion", "alone", "high_completion_sec"),
+            ("others_completion", "others_alone", "others_completion_sec"),
+        ):
+            found.append(Ratio(f"{name}_over_alone_{arm}.{part}", f"{arm}.{part}", f"{to}.{part}", metric=metric))
+    return found
+
+
 RATIOS = (
     *_memory_ratios("1100"),
     *_memory_ratios("stable"),
@@ -283,6 +320,8 @@ RATIOS = (
     _over("high_growth_over_alone", "cached", "alone", "high_growth_ms", None),
     _over("high_completion_over_alone", "cached", "alone", "high_completion_sec", None),
     _over("others_completion_over_alone", "cached", "others_alone", "others_completion_sec", None),
+    *_swap_ratios("swap"),
+    *_swap_ratios("swap-hot"),
     Ratio("overshoot_mib", "agentcg.1100", metric="overshoot_mib", goal=2.0),
     Ratio("freeze_ms_p50", "agentcg.1100", metric="freeze_ms", goal=5.0),
     Ratio("lock_p99_over_unpaused", "paused.lock", "unpaused.lock", metric="lock_p99_ms", goal=1.5),

@@ -19,7 +19,9 @@ from agentcg.replay.plan import PlannedCall, SessionPlan, with_margin
 from benches.isolation_sessions import MB
 
 __all__ = [
+    "MIB",
     "AdmissionArm",
+    "ArmAround",
     "BenchArm",
     "DaemonArm",
     "Figures",
@@ -43,6 +45,27 @@ class BenchArm(Arm, Protocol):
 
     def figures(self) -> Figures:
         """To be asked when the sessions have ended, before it is left."""
+
+
+class ArmAround:
+    """Another arm, for more to be done around it."""
+
+    def __init__(self, arm: BenchArm) -> None:
+        self._arm = arm
+
+    async def __aenter__(self) -> ArmAround:
+        await self._arm.__aenter__()
+        self.node = self._arm.node
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._arm.__aexit__(*error)
+
+    async def open(self, plan: SessionPlan) -> Place:
+        return await self._arm.open(plan)
+
+    def figures(self) -> Figures:
+        return self._arm.figures()
 
 
 class WatchedPlace:
@@ -136,6 +159,7 @@ class DaemonArm(AgentcgArm):
         self,
         scene: Scene,
         *,
+        policy: str = "default",
         options: Sequence[str] = (),
         history: Path | None = None,
         declares: bool = True,
@@ -145,6 +169,7 @@ class DaemonArm(AgentcgArm):
             history = Path(shutil.copyfile(history, history.with_suffix(".copy")))
         super().__init__(
             scene,
+            policy,
             options=options,
             history=None if history is None else str(history),
             declares=declares,

@@ -11,7 +11,7 @@ from agentcg.replay.arms import Place, PlacedCall
 from agentcg.replay.follower import Follower
 from agentcg.replay.plan import PlannedCall, SessionPlan
 from agentcg.trace.profile import Profile
-from benches.isolation_arms import BenchArm, Figures
+from benches.isolation_arms import ArmAround, BenchArm, Figures
 
 __all__ = ["BusyArm"]
 
@@ -23,27 +23,20 @@ MOST_SEC = 180.0
 """CPU time: the loop says how much it did after each step, and would end by itself after the most."""
 
 
-class BusyArm:
+class BusyArm(ArmAround):
     """An arm with busy loops in all sessions that are not protected."""
 
     def __init__(self, arm: BenchArm, program: str) -> None:
-        self._arm, self._program = arm, program
+        super().__init__(arm)
+        self._program = program
         self._rates: list[float] = []
 
-    async def __aenter__(self) -> BusyArm:
-        await self._arm.__aenter__()
-        self.node = self._arm.node
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._arm.__aexit__(*error)
-
     async def open(self, plan: SessionPlan) -> Place:
-        place = await self._arm.open(plan)
+        place = await super().open(plan)
         return place if plan.reserve is not None else _BusyPlace(place, self._program, self._rates)
 
     def figures(self) -> Figures:
-        return {**self._arm.figures(), "others_rounds_per_sec": sum(self._rates) or None}
+        return {**super().figures(), "others_rounds_per_sec": sum(self._rates) or None}
 
 
 class _BusyPlace:

@@ -30,6 +30,8 @@ UNITS: Mapping[str, str] = {
     "controller_cpu_sec": "s",
     "controller_cpu_share": "of 1",
     "others_rounds_per_sec": "/s",
+    "swap_peak_mib": "MiB",
+    "zram_peak_mib": "MiB",
 }
 
 

@@ -5,12 +5,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from benches import isolation, isolation_arms, isolation_density, isolation_sessions
+from benches import isolation, isolation_arms, isolation_density, isolation_sessions, isolation_swap
+from benches.harness import Stage
 from benches.isolation_arms import AdmissionArm
 from benches.isolation_metrics import UNITS, metrics
 from benches.isolation_sessions import FIRST, MB, TRIPLES, import_recordings, limit_of, load_plans
 
-from agentcg.errors import InvalidInput
+from agentcg.errors import InvalidInput, Unsupported
+from agentcg.policy.load import load
 from agentcg.replay import plain_arms
 from agentcg.replay.arms import Scene
 from agentcg.replay.plan import make_plan, protect
@@ -156,6 +158,42 @@ def test_how_long_a_freeze_took_is_read_from_the_daemons_log(monkeypatch, tmp_pa
     monkeypatch.setattr(arm, "cpu_sec", lambda: 0.25)
     found = arm.figures()
     assert (found["freeze_ms"], found["freezes"], found["controller_cpu_sec"]) == (6.75, 2, 0.25)
+
+
+# Swap
+
+
+def test_the_policy_of_the_arm_that_swaps_gives_as_much_as_the_others_have():
+    policy = load(isolation_swap.POLICY)
+    assert {policy.tenant.swap, policy.session.swap} == {isolation_swap.SWAP}
+    assert {each.swap_max for each in policy.classes.values()} == {isolation_swap.SWAP}
+
+
+def test_who_swaps_pays_for_what_zram_takes(cgroups, root):
+    async def limits(arm):
+        async with arm:
+            return [cgroups.text("none", name) for name in ("memory.max", "memory.swap.max")]
+
+    scene = Scene(root.node, root.directory, 1100 * MB, [])
+    plain, swaps = isolation_arms.PlainArm(scene), isolation_swap.swapping(isolation_arms.PlainArm)(scene)
+    assert asyncio.run(limits(plain)) == [str(1100 * MB), "0"]
+    assert root.node.remove_tree("none")
+    assert asyncio.run(limits(swaps)) == [str(1000 * MB), str(275 * MB)]
+    assert root.node.remove_tree("none")
+
+
+def test_what_zram_took_is_read_from_the_kernels_own_count(tmp_path):
+    (tmp_path / "comp_algorithm").write_text("lzo [lzo-rle] lz4 zstd\n")
+    (tmp_path / "mm_stat").write_text(" 4096000 1365000 1400832 100000000 2400256 0 0 0 0\n")
+    zram = isolation_swap.Zram(tmp_path)
+    zram.forget_peak()
+    assert (zram.algorithm, zram.peak(), (tmp_path / "mem_used_max").read_text()) == ("lzo-rle", 2_400_256, "0")
+
+
+def test_no_machine_but_a_virtual_one_is_given_swap(monkeypatch):
+    monkeypatch.delenv("AGENTCG_VM", raising=False)
+    with Stage() as stage, pytest.raises(Unsupported, match=r"to a virtual one only.*scripts/vm run"):
+        isolation_swap.zram_of(stage)
 
 
 def test_quick_measures_arms_that_make_a_ratio():
