@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from agentcg.trace.claude_code import SUBAGENT_TOOLS, Transcript, read_transcrip
 from agentcg.trace.importer import Importer
 from agentcg.trace.model import Recording, Sample
 from agentcg.trace.source import command_of, convert_rows, load, seconds
+from agentcg.trace.turns import FoundTurn, answered, load_rows, recorded_turns
 
 __all__ = [
     "IMPORTER",
@@ -67,11 +69,6 @@ class _Call(msgspec.Struct):
     id: str
     end_timestamp: str | None = None
     input: dict[str, Any] | None = None
-
-
-class _Turn(msgspec.Struct):
-    first_at: str | None = None
-    model: str | None = None
 
 
 def find(path: str | os.PathLike[str]) -> list[Path]:
@@ -112,10 +109,10 @@ def import_attempt(path: str | os.PathLike[str], include_start: bool = True) -> 
     transcript = read_transcript_of(attempt / "tool_calls.json", warnings)
     readings = _samples(attempt / "resources.json", warnings)
     calls = read_calls(attempt / "tool_calls.json", transcript)
-    model, first_turn = _turns(attempt / "turns.json", warnings)
+    model, first_turn, turns = _turns(attempt / "turns.json", warnings)
     if not include_start:
         readings = without_start(readings, transcript.first_answer if first_turn is None else first_turn, calls)
-    return assemble(
+    recording = assemble(
         str(attempt / "tool_calls.json"),
         recording_name(attempt),
         calls,
@@ -126,6 +123,7 @@ def import_attempt(path: str | os.PathLike[str], include_start: bool = True) -> 
         model=model or transcript.model,
         warnings=warnings,
     )
+    return replace(recording, turns=recorded_turns(turns, recording))
 
 
 def read_transcript_of(calls: Path, warnings: list[str]) -> Transcript:
@@ -209,18 +207,20 @@ def _percent(place: str, text: str) -> float:
     return float(match[1])
 
 
-def _turns(path: Path, warnings: list[str]) -> tuple[str | None, float | None]:
-    """The model most of the turns were answered by, and when the first answer began; turns.json may be absent."""
+def _turns(path: Path, warnings: list[str]) -> tuple[str | None, float | None, list[FoundTurn]]:
+    """The model most of the turns were answered by, when the first answer began, and the turns; turns.json may be
+    absent."""
     if not path.exists():
-        return None, None
+        return None, None, []
     try:
-        turns = load(path, list[_Turn])
-        begins = [seconds(f"{path}: first_at", turn.first_at) for turn in turns if turn.first_at]
+        rows = load_rows(path)
+        begins = [seconds(f"{path}: first_at", row.first_at) for row in rows if row.first_at]
+        found = answered(str(path), rows)
     except InvalidInput as error:
         warnings.append(f"{error.message}; the model is not known")
-        return None, None
-    models = Counter(turn.model for turn in turns if turn.model).most_common(1)
-    return (models[0][0] if models else None), min(begins, default=None)
+        return None, None, []
+    models = Counter(row.model for row in rows if row.model).most_common(1)
+    return (models[0][0] if models else None), min(begins, default=None), found
 
 
 def without_start(readings: list[Sample], first_answer: float | None, calls: list[FoundCall]) -> list[Sample]:

@@ -12,7 +12,7 @@ from typing import Literal
 from agentcg.errors import InvalidInput
 from agentcg.model import Intent
 
-__all__ = ["CallKind", "RecordedCall", "Recording", "Sample", "Timing"]
+__all__ = ["CallKind", "RecordedCall", "RecordedTurn", "Recording", "Sample", "Timing"]
 
 CallKind = Literal["tool", "subagent"]
 """``subagent``: the call hands over to another agent, so its time is a language model's, not a tool's."""
@@ -45,6 +45,19 @@ class RecordedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedTurn:
+    """One request to the language model, and its answer."""
+
+    start_sec: float
+    """When all that it waited for was there."""
+    end_sec: float
+    """When it was answered, or the first call of the answer began."""
+    prompt_tokens: int
+    """Of the whole context that was sent."""
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """What the session, or one call of it, held and had used at one moment."""
 
@@ -73,6 +86,8 @@ class Recording:
     """What the agent itself holds when it idles, if the recorder knew."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What was repaired or left out when this was read or imported. Not kept in the file."""
+    turns: tuple[RecordedTurn, ...] = field(default=(), compare=False)
+    """What was asked of the language model, where the source says so. Not kept in the file."""
 
     @property
     def session_samples(self) -> tuple[Sample, ...]:

@@ -7,31 +7,17 @@ Of the AgentCgroup data set it is ``turns.json`` beside a recording's other file
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
-
-from agentcg.errors import InvalidInput
 from agentcg.kv.simulation.script import Script, ToolCall, Turn
 from agentcg.policy.match import command_key
 from agentcg.trace.agentcgroup import import_attempt
 from agentcg.trace.demand import demand
+from agentcg.trace.source import since
+from agentcg.trace.turns import FoundTurn, answered, load_rows
 
 __all__ = ["import_script"]
-
-
-class _Result(msgspec.Struct):
-    id: str
-    at: datetime
-
-
-class _Row(msgspec.Struct):
-    last_at: datetime
-    prompt_tokens: int | None = None
-    output_tokens: int | None = None
-    results: list[_Result] = []
 
 
 def import_script(path: str | os.PathLike[str], *, output_tokens: int | None = None, wait_sec: float = 0.0) -> Script:
@@ -49,36 +35,30 @@ def import_script(path: str | os.PathLike[str], *, output_tokens: int | None = N
     """
     attempt = Path(path)
     place = attempt / "turns.json"
-    try:
-        rows = msgspec.json.decode(place.read_bytes(), type=list[_Row])
-    except OSError as error:
-        raise InvalidInput(str(place), f"cannot be read: {error.strerror}", hint="leave this attempt out") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(str(place), f"it has no turns: {error}") from None
+    rows = answered(str(place), load_rows(place))
     recording = import_attempt(attempt)
     known = {each.call.id: (each.call, each.cpu_at(each.call.end_sec)) for each in demand(recording).calls}
     known |= {call.id: (call, 0.0) for call in recording.calls if call.id not in known}
 
-    def call_of(row: _Row, result: _Result) -> ToolCall:
-        sec = max(0.0, (result.at - row.last_at).total_seconds())
-        if result.id not in known:
+    def call_of(row: FoundTurn, name: str) -> ToolCall:
+        sec = max(0.0, since(row.results[name], row.last))
+        if name not in known:
             return ToolCall("", sec)
-        call, cpu_sec = known[result.id]
+        call, cpu_sec = known[name]
         if call.tool == "Bash" and sec > wait_sec:
             sec -= wait_sec
         return ToolCall(call.tool, sec, cpu_sec, command_key(call.tool, call.command))
 
-    rows = [row for row in rows if row.prompt_tokens]
     turns: list[Turn] = []
     for row, following in [*pairwise(rows), *((row, None) for row in rows[-1:])]:
-        prompt, output = row.prompt_tokens or 1, max(1, row.output_tokens or 0)
-        growth = (following.prompt_tokens or 0) - prompt if following else None
+        prompt, output = row.prompt_tokens, max(1, row.output_tokens)
+        growth = following.prompt_tokens - prompt if following else None
         if output_tokens is not None:
             output = output_tokens if growth is None else max(1, min(output_tokens, growth))
         before = turns[-1] if turns else None
         prefix = min(before.prompt_tokens + before.output_tokens, prompt) if before else 0
         if before and prompt < before.prompt_tokens:
             prefix = 0
-        calls = tuple(call_of(row, result) for result in row.results) if following else ()
+        calls = tuple(call_of(row, name) for name in row.results) if following else ()
         turns.append(Turn(prompt, output, prefix, calls))
     return Script(recording.name, tuple(turns))
