@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import click
 
 from agentcg.errors import InvalidInput, Unsupported
 from agentcg.kv.policies import POLICIES
 
-__all__ = ["gateway"]
+if TYPE_CHECKING:
+    from agentcg.gateway.turns import EngineName
+
+__all__ = ["check_url", "gateway"]
 
 
 @click.command()
@@ -38,7 +41,7 @@ __all__ = ["gateway"]
     help="Contexts that the server saves at most, with llamacpp; each is as large as a slot. 0: it saves none.",
 )
 @click.option("--socket", help="The daemon's socket. [AGENTCG_SOCKET]")
-def gateway(upstream: str, engine: str, listen: str, policy: str, files: int, socket: str | None) -> None:
+def gateway(upstream: str, engine: EngineName, listen: str, policy: str, files: int, socket: str | None) -> None:
     """Pass requests on to an OpenAI-compatible server, and know whose they are.
 
     \b
@@ -50,39 +53,30 @@ def gateway(upstream: str, engine: str, listen: str, policy: str, files: int, so
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise InvalidInput("--listen", f"{listen!r} is not HOST:PORT", hint="write 127.0.0.1:8900")
-    if not upstream.startswith(("http://", "https://")):
-        raise InvalidInput("--upstream", f"{upstream!r} is not a URL", hint="write http://127.0.0.1:8080")
+    check_url("--upstream", upstream)
     logging.basicConfig(format="agentcg: %(message)s", level=logging.INFO)
     asyncio.run(_serve(upstream, engine, host.strip("[]"), int(port), policy, files, socket))
 
 
-async def _serve(upstream: str, engine: str, host: str, port: int, policy: str, files: int, socket: str | None) -> None:
-    try:
-        import aiohttp
+def check_url(place: str, text: str) -> None:
+    """:raises InvalidInput: if ``text`` is not a server's URL"""
+    if not text.startswith(("http://", "https://")):
+        raise InvalidInput(place, f"{text[:80]!r} is not a URL", hint="write http://127.0.0.1:8080")
 
-        from agentcg.gateway.proxy import Proxy
-        from agentcg.gateway.turns import Turns
-        from agentcg.kv.engines.coordination import Coordination
-        from agentcg.kv.engines.llamacpp.driver import Driver
-        from agentcg.kv.engines.llamacpp.server import SlotServer
+
+async def _serve(
+    upstream: str, engine: EngineName, host: str, port: int, policy: str, files: int, socket: str | None
+) -> None:
+    try:
+        from agentcg.gateway.serve import serving
     except ModuleNotFoundError as error:
         raise Unsupported(f"the module {error.name} is missing", hint="pip install 'agentcg[gateway]'") from error
     async with AsyncExitStack() as stack:
-        driver = None
-        if engine == "llamacpp":
-            http = await stack.enter_async_context(aiohttp.ClientSession())
-            server = SlotServer(http, upstream, os.environ.get("LLAMA_API_KEY", ""))
-            driver = Driver(server, POLICIES[policy](), files=files)
-            stack.push_async_callback(driver.close)
-        proxy = Proxy(upstream, Turns(engine, driver))  # type: ignore[arg-type]  # click has checked it
-        stack.push_async_callback(proxy.stop)
+        front = serving(upstream, engine, host=host, port=port, policy=policy, files=files, socket=socket)
         try:
-            port = await proxy.start(host, port)
+            port = await stack.enter_async_context(front)
         except OSError as error:
             raise InvalidInput("--listen", f"{host}:{port}: {error.strerror or error}") from error
-        if driver is not None:
-            link = asyncio.create_task(Coordination(driver, f"llamacpp-{port}", socket).run())
-            stack.callback(link.cancel)
         click.echo(f"agentcg: serving on http://{host}:{port}", err=True)
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
