@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from agentcg.errors import InvalidInput
 from agentcg.model import COMMAND_MAX, validate_name
 from agentcg.trace.demand import CallDemand, demand
-from agentcg.trace.model import Recording
+from agentcg.trace.model import RecordedTurn, Recording
 from agentcg.trace.profile import Profile
 
 __all__ = [
@@ -80,6 +80,8 @@ class SessionPlan:
     peak: int
     """The most that agent and calls hold together, bytes."""
     reserve: int | None = None
+    turns: tuple[RecordedTurn, ...] = ()
+    """What was asked of the language model; with a server in the loop, it is asked again."""
 
 
 def make_plan(recording: Recording, name: str, *, agent_memory: int = 0) -> SessionPlan:
@@ -97,6 +99,7 @@ def make_plan(recording: Recording, name: str, *, agent_memory: int = 0) -> Sess
         agent=tuple(_pieces(needs.agent_memory, needs.agent_cpu, needs.duration_sec)),
         duration_sec=needs.duration_sec,
         peak=recording.memory_peak or 0,
+        turns=recording.turns,
     )
     return with_agent_memory(plan, agent_memory)
 

@@ -15,7 +15,7 @@ from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, Se
 from agentcg.replay.follower import Follower, Growth
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
 from agentcg.replay.result import CallResult, SessionResult, State, result_of
-from agentcg.replay.schedule import FollowPiece, Schedule
+from agentcg.replay.schedule import FollowPiece, Schedule, StartCall
 
 __all__ = ["SessionReplay"]
 
@@ -93,7 +93,7 @@ class SessionReplay:
                 for action in schedule.advance(loop.time()):
                     if isinstance(action, FollowPiece):
                         agent.follow([(0.0, action.piece.memory, action.piece.cpu_sec / self._speed)])
-                    else:
+                    elif isinstance(action, StartCall):
                         self._start(place, action.call)
                 if ended.done():
                     self._agent_died(ended.result(), agent)

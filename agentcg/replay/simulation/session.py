@@ -13,7 +13,7 @@ from agentcg.replay.arms import Verdict
 from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded, Tell
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
 from agentcg.replay.result import CallResult, SessionResult, State, result_of
-from agentcg.replay.schedule import FollowPiece, Schedule
+from agentcg.replay.schedule import FollowPiece, Schedule, StartCall
 from agentcg.replay.simulation.clock import Timer
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.place import SimulatedArm, SimulatedCall, SimulatedPlace
@@ -113,7 +113,7 @@ class SimulatedSession:
             for action in schedule.advance(self._clock.now):
                 if isinstance(action, FollowPiece):
                     agent.follow([(0.0, action.piece.memory, action.piece.cpu_sec / self._run.speed)])
-                else:
+                elif isinstance(action, StartCall):
                     self._start_call(action.call)
         self._advancing = False
         if self._due is not None:

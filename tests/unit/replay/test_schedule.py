@@ -3,11 +3,13 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentcg.replay.plan import Piece, PlannedCall, SessionPlan
-from agentcg.replay.schedule import FollowPiece, Schedule, StartCall
+from agentcg.replay.schedule import FollowPiece, Schedule, StartCall, TakeTurn
+from agentcg.trace.model import RecordedTurn
 from agentcg.trace.profile import Profile
 
 FLAT = Profile(((0.0, 0.0),))
@@ -22,15 +24,23 @@ def plan(*calls, pieces=(), duration=None):
     return SessionPlan("s", "s", tuple(sorted(calls, key=lambda item: item.start_sec)), tuple(pieces), length, 0)
 
 
-def course(session, lengths, speed=1.0, piece_lengths=None):
-    """When each call started and the session ended, if the calls took ``lengths`` and a piece took no time."""
-    schedule = Schedule(session, speed, 100.0)
+def turns(*spans):
+    return [RecordedTurn(start, end, 10, 1) for start, end in spans]
+
+
+def course(session, lengths, speed=1.0, piece_lengths=None, taken=(), turn_sec=1.0):
+    """When each call and turn started and the session ended, if the calls took ``lengths``, a piece took no time, and
+    each of the turns ``turn_sec``."""
+    schedule = Schedule(session, speed, 100.0, turns=taken)
     now, started, ends = 100.0, {}, []
     for _ in range(10_000):
         for action in schedule.advance(now):
             if isinstance(action, StartCall):
                 started[action.call.id] = now - 100
                 ends.append((now + lengths.get(action.call.id, action.call.end_sec - action.call.start_sec), action))
+            elif isinstance(action, TakeTurn):
+                started[action.turn] = now - 100
+                ends.append((now + turn_sec, action))
             else:
                 ends.append((now + (piece_lengths or {}).get(action.piece.begin_sec, 0.0), action))
         if schedule.done:
@@ -42,6 +52,8 @@ def course(session, lengths, speed=1.0, piece_lengths=None):
             ends.remove((end, action))
             if isinstance(action, StartCall):
                 schedule.call_ended(action.call.id, now)
+            elif isinstance(action, TakeTurn):
+                schedule.turn_ended(now)
             else:
                 schedule.piece_done(now)
     raise AssertionError("the replay does not end")
@@ -128,6 +140,48 @@ def test_calls_without_length_follow_one_another():
     assert round(end, 3) == 3
 
 
+@pytest.mark.parametrize("took", [0.5, 2.0, 9.0])
+def test_turns_take_the_time_of_the_server_whatever_was_recorded(took):
+    # 1 s, a turn of 2, a call of 2 behind it, and a turn of 3 again; half a second is left.
+    first, last = taken = turns((1, 3), (5, 8))
+    session = plan(call("a", 3, 5), duration=8.5)
+    started, ended = course(session, {}, taken=taken, turn_sec=took)
+    assert rounded(started) == {first: 1, "a": 1 + took, last: 3 + took}
+    assert round(ended, 3) == 3.5 + 2 * took
+
+
+def test_the_speed_is_that_of_calls_and_pauses():
+    first, last = taken = turns((1, 3), (5, 8))
+    started, ended = course(plan(call("a", 3, 5), duration=8.5), {"a": 0.2}, 10.0, taken=taken, turn_sec=2.0)
+    assert rounded(started) == {first: 0.1, "a": 2.1, last: 2.3}
+    assert round(ended, 3) == 4.35
+
+
+def test_a_turn_waits_for_all_calls_that_had_ended_before_it():
+    (turn,) = taken = turns((4, 5))
+    session = plan(call("a", 0, 2), call("b", 1, 3.5), call("c", 1, 9), duration=9)
+    started, _ = course(session, {"a": 2, "b": 7}, taken=taken)
+    assert rounded(started)[turn] == 8.5  # c was running beside it.
+
+
+def test_a_call_of_no_length_comes_before_the_turn_behind_it():
+    (turn,) = taken = turns((2, 3))
+    started, _ = course(plan(call("a", 2, 2), duration=3), {"a": 0.25}, taken=taken)
+    assert rounded(started) == {"a": 2, turn: 2.25}
+
+
+def test_the_agent_grows_on_while_it_waits_for_an_answer_and_no_further():
+    pieces = [Piece(0, 2, 100, 0), Piece(2, 6, 200, 0)]
+    schedule = Schedule(plan(pieces=pieces), 1.0, 0.0, turns=turns((1, 2)))
+    assert schedule.advance(0.0) == [FollowPiece(pieces[0])]
+    schedule.piece_done(0.5)
+    assert [type(action) for action in schedule.advance(1.0)] == [TakeTurn]
+    assert schedule.advance(9.0) == []
+    assert schedule.next_sec() is None
+    schedule.turn_ended(9.0)
+    assert schedule.advance(9.0) == [FollowPiece(pieces[1])]
+
+
 times = st.integers(0, 40).map(lambda number: number / 4)
 
 
@@ -135,8 +189,9 @@ times = st.integers(0, 40).map(lambda number: number / 4)
     st.lists(st.tuples(times, times, times), max_size=8),
     st.lists(st.tuples(times, times), max_size=8),
     st.sampled_from([0.5, 1.0, 20.0]),
+    st.lists(st.tuples(times, times), max_size=5),
 )
-def test_every_course_ends_with_every_call_started_in_order(spans, agent, speed):
+def test_every_course_ends_with_every_call_and_turn_started_in_order(spans, agent, speed, asked):
     calls = [call(f"c{at}", start, start + length) for at, (start, length, _) in enumerate(spans)]
     lengths = {f"c{at}": now for at, (_, _, now) in enumerate(spans)}
     pieces, at = [], 0.0
@@ -144,9 +199,20 @@ def test_every_course_ends_with_every_call_started_in_order(spans, agent, speed)
         pieces.append(Piece(at, at + length, 1, 0))
         at += length
     took = {piece.begin_sec: now for piece, (_, now) in zip(pieces, agent, strict=True)}
-    session = plan(*calls, pieces=pieces, duration=max([1, at, *(item.end_sec for item in calls)]))
-    started, _ = course(session, lengths, speed, took)
-    assert started.keys() == lengths.keys()
+    taken, over = [], 0.0
+    for pause, length in asked:
+        taken.append(RecordedTurn(over + pause, over + pause + length, len(taken), 1))
+        over = taken[-1].end_sec
+    session = plan(*calls, pieces=pieces, duration=max([1, at, over, *(item.end_sec for item in calls)]))
+    started, _ = course(session, lengths, speed, took, taken)
+    assert started.keys() == lengths.keys() | set(taken)
+    assert [turn for turn in started if isinstance(turn, RecordedTurn)] == taken
+    for turn in taken:
+        for item in calls:
+            if item.end_sec < turn.start_sec:
+                assert started[item.id] + lengths[item.id] <= started[turn] + 1e-9
+            elif turn.end_sec < item.start_sec:
+                assert started[turn] + 1.0 <= started[item.id] + 1e-9
     for before in calls:
         for after in calls:
             if before.end_sec < after.start_sec:
