@@ -10,10 +10,12 @@ import click
 
 from agentcg.cli.replay_inputs import arms_of, describe, open_folder, plans_of, protected_of, replay_options
 from agentcg.cli.replay_outputs import progress, show
+from agentcg.cli.replay_server import describe_server, server_of, server_options
 from agentcg.cli.replay_simulated import simulated
 from agentcg.cli.replay_sweep import sweep
 from agentcg.replay.live import Options
 from agentcg.replay.live import replay as run_live
+from agentcg.replay.served.options import ServerEngine
 from agentcg.units import parse_duration, parse_size
 
 __all__ = ["replay"]
@@ -30,6 +32,7 @@ replay.add_command(sweep)
 
 @replay.command()
 @replay_options
+@server_options
 @click.option("--warm-up", is_flag=True, help="Touch all memory of this virtual machine once before measuring.")
 def live(
     arms: tuple[str, ...],
@@ -45,6 +48,11 @@ def live(
     resume: bool,
     json_file: Path | None,
     recordings: tuple[str, ...],
+    server: str | None,
+    model: str | None,
+    engine: ServerEngine | None,
+    server_tokens: int | None,
+    server_timeout: str | None,
     warm_up: bool,
 ) -> None:
     """Replay sessions side by side under one memory limit, without agentcg and with it.
@@ -52,7 +60,12 @@ def live(
     RECORDING is a recording file, an attempt directory of the AgentCgroup data set, or a directory of such ones; the
     same one may be given twice. Every tool call is a process that holds what was recorded, and so is every agent.
     ARM is none, static, high-only, psi-loop, agentcg or agentcg=POLICY. Takes root and cgroup v2.
+
+    With --server an OpenAI-compatible server is asked wherever the recorded agent asked its model, for contexts of the
+    recorded length; --server-tokens scales them down. With --engine llamacpp the arm agentcg has a gateway before it.
     """
+    extra = parse_size("--agent-memory", agent_memory) if agent_memory else 0
+    plans = protected_of(plans_of(recordings, extra), protected)
     options = Options(
         memory_max=parse_size("--memory-max", memory_max),
         arms=arms_of(arms, policy),
@@ -61,12 +74,11 @@ def live(
         speed=speed,
         timeout_sec=parse_duration("--timeout", timeout),
         warm_up=warm_up,
+        server=server_of(plans, server, model, engine, server_tokens, server_timeout),
     )
-    extra = parse_size("--agent-memory", agent_memory) if agent_memory else 0
-    plans = protected_of(plans_of(recordings, extra), protected)
     cpus = os.cpu_count() or 1
     description = describe(
-        "live",
+        "live" if options.server is None else "served",
         plans,
         options.arms,
         cpus=cpus,
@@ -78,6 +90,7 @@ def live(
         agentMemory=extra,
         timeoutSec=options.timeout_sec,
         warmUp=warm_up,
+        **describe_server(options.server),
     )
     folder = open_folder(output, description, resume=resume)
     with progress() as tell:

@@ -69,6 +69,7 @@ class AgentcgArm:
         self._options, self._history, self._declares, self._watches = options, history, declares, watches
         self._idle_cpu = 0.0
         self._cgroups: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         self._recorded: dict[str, str] = {}
         """The recording's id of each call, by the daemon's."""
         self._happened: list[types.Event] = []
@@ -77,7 +78,7 @@ class AgentcgArm:
 
     async def __aenter__(self) -> AgentcgArm:
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="agentcg-replay-"))
-        self._socket = f"{scratch}/agentcg.sock"
+        self.socket = f"{scratch}/agentcg.sock"
         self._log = Path(scratch) / "log"
         self.node = self.scene.parent.make_inner("agentcg")
         self._stack.callback(self.node.close)
@@ -91,7 +92,7 @@ class AgentcgArm:
     async def _start(self, scratch: str) -> None:
         command = [sys.executable, "-c", "from agentcg.cli import main; main()", "daemon", "--verbose"]
         history = self._history or f"{scratch}/history.sqlite"
-        command += ["--socket", self._socket, "--history", history, "--policy", self._policy]
+        command += ["--socket", self.socket, "--history", history, "--policy", self._policy]
         command += ["--root", f"{self.scene.directory}/agentcg", "--memory-max", str(self.scene.memory_max)]
         command += self._options
         with self._log.open("wb") as log:
@@ -112,7 +113,7 @@ class AgentcgArm:
             await asyncio.sleep(0.05)
         self._process = psutil.Process(daemon.pid)
         if self._watches:
-            listener = await aconnect(self._socket)
+            listener = await aconnect(self.socket)
             self._listening = asyncio.create_task(self._listen(listener))
         self._idle_cpu = self._total_cpu()
 
@@ -138,7 +139,7 @@ class AgentcgArm:
 
     async def _answers(self) -> bool:
         try:
-            (await aconnect(self._socket)).close()
+            (await aconnect(self.socket)).close()
         except AgentcgError:
             return False
         return True
@@ -169,7 +170,7 @@ class AgentcgArm:
         await self._stack.aclose()
 
     async def open(self, plan: SessionPlan) -> Place:
-        client = await aconnect(self._socket)
+        client = await aconnect(self.socket)
         try:
             size = plan.reserve or with_margin(plan.peak)
             budget = types.Budget(memoryExpected=size) if self._declares else None
@@ -186,9 +187,12 @@ class AgentcgArm:
         except BaseException:
             client.close()
             raise
-        name = reply["session"].session
+        name = self._names[plan.name] = reply["session"].session
         self._cgroups[plan.name] = f"{'shared' if plan.reserve is None else 'reserved'}/{name}"
         return ManagedPlace(client, name, reply["procs"], self._recorded, declares=self._declares)
+
+    def name_of(self, session: str) -> str:
+        return self._names[session]
 
     def cgroup_of(self, session: str) -> str | None:
         return self._cgroups.get(session)

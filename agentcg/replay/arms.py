@@ -79,6 +79,13 @@ class ObservedArm(Arm, Protocol):
     wall: str
     """The cgroup below ``node`` whose memory.max bounds all sessions that are not protected."""
 
+    @property
+    def socket(self) -> str | None:
+        """Its daemon's, once it has been entered; None without one."""
+
+    def name_of(self, session: str) -> str:
+        """Return what a session that was opened is called here: under agentcg TENANT/SESSION."""
+
     def cgroup_of(self, session: str) -> str | None:
         """Return a session's cgroup below ``node``; None of one that was not opened yet."""
 

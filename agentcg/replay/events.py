@@ -17,7 +17,8 @@ from agentcg.replay.result import State
 from agentcg.trace.wire import explain
 
 __all__ = ["CallBegan", "CallEnded", "Event", "Frozen", "Held", "Killed", "Kv", "Limits", "Sample"]
-__all__ += ["SessionBegan", "SessionEnded", "Tell", "Thawed", "Throttled", "Yielded", "decode", "encode", "encode_all"]
+__all__ += ["SessionBegan", "SessionEnded", "Tell", "Thawed", "Throttled", "Turn", "Yielded"]
+__all__ += ["decode", "encode", "encode_all"]
 
 
 def _snake(name: str) -> str:
@@ -108,6 +109,20 @@ class Limits(_Event, frozen=True):
     reserved: int
 
 
+class Turn(_Event, frozen=True):
+    """An LLM server has answered a session's turn."""
+
+    session: str
+    sec: float
+    """From the request to the end of the answer."""
+    first_sec: float | None
+    """To the answer's first token."""
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    """Of the prompt, found in the server's cache."""
+    output_tokens: int | None
+
+
 class Kv(_Event, frozen=True):
     """What a session has in the cache of an LLM server."""
 
@@ -130,6 +145,7 @@ Event: TypeAlias = (
     | Yielded
     | Sample
     | Limits
+    | Turn
     | Kv
 )
 Tell: TypeAlias = Callable[[Event], None]

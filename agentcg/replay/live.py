@@ -7,8 +7,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from agentcg.cgroup import files
 from agentcg.cgroup.usage import read_usage
@@ -25,7 +27,12 @@ from agentcg.replay.result import ArmName, ArmResult
 from agentcg.replay.rounds import Progress, round_of, turns
 from agentcg.replay.run_folder import FinishedArm, RunFolder
 from agentcg.replay.sampler import sampled
+from agentcg.replay.served import in_loop
+from agentcg.replay.served.options import ServerOptions
 from agentcg.replay.session import SessionReplay
+
+if TYPE_CHECKING:
+    from agentcg.replay.served.loop import Loop, Talk
 
 __all__ = ["Options", "replay", "run_arm"]
 
@@ -49,6 +56,8 @@ class Options:
     warm_up: bool = False
     load_options: tuple[str, ...] = ()
     """More options of ``agentcg-load``."""
+    server: ServerOptions | None = None
+    """Which LLM server takes the turns; None: they are pauses."""
 
 
 def replay(
@@ -61,7 +70,7 @@ def replay(
     ``folder``. Everything made for it is removed.
 
     :raises Unsupported: where this host cannot enforce limits
-    :raises AgentcgError: if an arm cannot be set up, or it was interrupted by SIGTERM
+    :raises AgentcgError: if an arm cannot be set up, or it was interrupted by SIGTERM, or the LLM server is not there
     """
     due = turns(options.arms, options.rounds, options.seed)
     if all(folder.has(number, arm.name) for number, arm in due):
@@ -84,11 +93,15 @@ async def _take_turns(
 ) -> None:
     if (task := asyncio.current_task()) is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    loop: AbstractAsyncContextManager[Loop | None] = nullcontext()
+    if options.server is not None:
+        loop = in_loop(options.server, scene.plans, options.seed)
     try:
-        for at, (number, spec) in enumerate(due):
-            if not folder.has(number, spec.name):
-                share = partial(_share_of_all, progress, at, len(due), round_of(number, options.rounds))
-                await _take_turn(number, spec, scene, options, program, folder, share)
+        async with loop as server:
+            for at, (number, spec) in enumerate(due):
+                if not folder.has(number, spec.name):
+                    share = partial(_share_of_all, progress, at, len(due), round_of(number, options.rounds))
+                    await _take_turn(number, spec, scene, options, program, folder, share, server)
     except asyncio.CancelledError:
         message = "the replay was interrupted; what it had made is removed"
         raise AgentcgError(message, hint=folder.resume_hint) from None
@@ -106,13 +119,18 @@ async def _take_turn(
     program: str,
     folder: RunFolder,
     progress: Progress,
+    server: Loop | None,
 ) -> None:
     began = time.monotonic()
     arm = make_arm(spec, scene)
     async with arm:
-        log = EventLog()
-        async with sampled(arm, [plan.name for plan in scene.plans], log):
-            result = await run_arm(spec.name, arm, scene.plans, options, program, progress, log)
+        talks: AbstractAsyncContextManager[Talk | None] = nullcontext()
+        if server is not None:
+            talks = server.under(number, spec.name, arm.socket, arm.name_of)
+        async with talks as talk:
+            log = EventLog()
+            async with sampled(arm, [plan.name for plan in scene.plans], log):
+                result = await run_arm(spec.name, arm, scene.plans, options, program, progress, log, talk)
     arm.tell_controls(log)
     if not scene.parent.remove_tree(arm.node.name):
         raise AgentcgError(f"{scene.directory}/{arm.node.name} stays busy", hint="see which processes are in it")
@@ -142,17 +160,26 @@ async def run_arm(
     program: str,
     progress: Progress = lambda text, share: None,
     log: EventLog | None = None,
+    talk: Talk | None = None,
 ) -> ArmResult:
     """Replay the sessions side by side in an arm that has been entered, and return how that went.
 
     :param program: the path of ``agentcg-load``
     :param log: is told what happens
+    :param talk: begins the sessions' conversations with an LLM server, if one is in the loop
     """
     log = log or EventLog()
     loop = asyncio.get_running_loop()
     began = loop.time()
     sessions = [
-        SessionReplay(plan, speed=options.speed, program=program, log=log, options=options.load_options)
+        SessionReplay(
+            plan,
+            speed=options.speed,
+            program=program,
+            log=log,
+            options=options.load_options,
+            talk=None if talk is None else partial(talk, plan),
+        )
         for plan in plans
     ]
     tasks = [asyncio.create_task(session.run(arm)) for session in sessions]

@@ -36,6 +36,7 @@ class PlainArm:
     """One limit for all, and a plain cgroup for each session with agent and calls in it."""
 
     wall = "."
+    socket: str | None = None
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -62,6 +63,9 @@ class PlainArm:
         place = PlainPlace(self.node.make_leaf(plan.name))
         self._opened.add(plan.name)
         return place
+
+    def name_of(self, session: str) -> str:
+        return session
 
     def cgroup_of(self, session: str) -> str | None:
         return session if session in self._opened else None

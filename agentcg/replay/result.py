@@ -5,23 +5,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from agentcg.jsonkeys import camel_keys, snake_keys
 from agentcg.replay.plan import SessionPlan
+from agentcg.replay.served.conversation import Answer
 from agentcg.trace.source import convert
 
-__all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State"]
-__all__ += ["arm_from_json", "arm_to_json", "latency", "result_of", "to_json"]
+__all__ = ["ArmName", "ArmResult", "CallResult", "Latency", "SessionResult", "State", "TurnsResult"]
+__all__ += ["arm_from_json", "arm_to_json", "known_sum", "latency", "result_of", "to_json", "turns_of"]
 
 ArmName: TypeAlias = str
 """``none`` and ``agentcg`` are those of ``agentcg replay``; a bench has more."""
 
-State = Literal["finished", "died", "refused", "timed_out"]
+State = Literal["finished", "died", "refused", "timed_out", "unanswered"]
 """``died``: the agent's own process did, and all that was left of the session with it. ``refused``: it was never let
-in. ``timed_out``: the replay's own time limit came first."""
+in. ``timed_out``: the replay's own time limit came first. ``unanswered``: the LLM server did not answer a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,27 @@ class Latency:
     p95_ms: float | None = None
     max_ms: float | None = None
     total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsResult:
+    """What an LLM server's answers took, and what prompts they were to. What it does not say is None."""
+
+    n: int
+    mean_sec: float | None
+    p95_sec: float | None
+    """Nearest rank."""
+    prompt_tokens: int | None
+    """Of all prompts together."""
+    cached_tokens: int | None
+    """Of these, found in the server's cache."""
+
+    @property
+    def computed_tokens(self) -> int | None:
+        """The others."""
+        if self.prompt_tokens is None or self.cached_tokens is None:
+            return None
+        return self.prompt_tokens - self.cached_tokens
 
 
 @dataclass(slots=True)
@@ -73,6 +95,8 @@ class SessionResult:
     """Why it did not finish."""
     grown: int = 0
     """What all growth steps came to, bytes: less than recorded, if it died before."""
+    turns: TurnsResult | None = None
+    """Those that were answered; None without an LLM server."""
 
     @property
     def ratio(self) -> float | None:
@@ -107,6 +131,24 @@ def latency(seconds: Sequence[float]) -> Latency:
     return Latency(len(ordered), rank(0.5), rank(0.95), ordered[-1], sum(ordered))
 
 
+def turns_of(answers: Sequence[Answer]) -> TurnsResult:
+    """Return what the turns of a session came to."""
+    took = latency([answer.sec for answer in answers])
+    mean, p95 = (None, None) if took.p95_ms is None else (took.total_ms / took.n / 1e3, took.p95_ms / 1e3)
+    prompt = known_sum(answer.prompt_tokens for answer in answers)
+    return TurnsResult(took.n, mean, p95, prompt, known_sum(answer.cached_tokens for answer in answers))
+
+
+def known_sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum; None if a part of it is not known."""
+    found = 0
+    for count in counts:
+        if count is None:
+            return None
+        found += count
+    return found
+
+
 def result_of(
     plan: SessionPlan,
     speed: float,
@@ -120,6 +162,7 @@ def result_of(
     oom_kills_agent: int,
     oom_kills_call: int,
     reason: str,
+    turns: TurnsResult | None = None,
 ) -> SessionResult:
     """Return how a session went that was replayed at ``speed`` times its pace.
 
@@ -144,6 +187,7 @@ def result_of(
         oom_kills_call=oom_kills_call,
         reason=reason,
         grown=sum(size for size, _ in growth),
+        turns=turns,
     )
 
 
@@ -158,6 +202,8 @@ def arm_to_json(result: ArmResult) -> dict[str, Any]:
     arm: dict[str, Any] = camel_keys(dataclasses.asdict(result))
     for session, value in zip(arm["sessions"], result.sessions, strict=True):
         session["ratio"] = value.ratio
+        if value.turns is None:
+            del session["turns"]
     return arm
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentcg.replay.arm_spec import title_of
-from agentcg.replay.result import SessionResult
+from agentcg.replay.result import SessionResult, TurnsResult
 from agentcg.replay.run_folder import FinishedArm
 from agentcg.statistics import Estimate, median_of, median_quotient
 from agentcg.units import format_size
@@ -47,7 +47,7 @@ def render_rounds(results: Sequence[FinishedArm], arms: Sequence[str]) -> Render
             {at: [one for one in done.result.sessions if belongs(one)] for at, done in by_arm[arm].items()}
             for arm in arms
         ]
-        rows = [
+        rows: list[tuple[str, list[Text]]] = [
             ("died", [_died(group) for group in groups]),
             ("not finished", [_unfinished(group) for group in groups]),
             ("calls failed", [_failed(group) for group in groups]),
@@ -55,6 +55,10 @@ def render_rounds(results: Sequence[FinishedArm], arms: Sequence[str]) -> Render
             (f"over {title_of(arms[0])}", [_over(group, groups[0], at) for at, group in enumerate(groups)]),
             ("growth P95, ms", [_estimate(_growth(group)) for group in groups]),
         ]
+        if any(one.turns is not None for group in groups for sessions in group.values() for one in sessions):
+            rows.append(("mean turn, s", [_estimate(_turns(group, lambda turns: turns.mean_sec)) for group in groups]))
+            computed = [_estimate(_turns(group, lambda turns: turns.computed_tokens)) for group in groups]
+            rows.append(("prompt tokens computed", computed))
         for at, (label, cells) in enumerate(rows):
             table.add_row(Text(name if at == 0 else ""), label, *cells, end_section=at == len(rows) - 1)
     table.add_row("all", "somebody died", *(_died(_all_sessions(by_arm[arm])) for arm in arms))
@@ -84,7 +88,7 @@ def _died(group: Rounds) -> Text:
 
 
 def _unfinished(group: Rounds) -> Text:
-    return _in_rounds(group, lambda one: one.state in ("refused", "timed_out"), "red")
+    return _in_rounds(group, lambda one: one.state in ("refused", "timed_out", "unanswered"), "red")
 
 
 def _failed(group: Rounds) -> Text:
@@ -111,6 +115,13 @@ def _over(group: Rounds, first: Rounds, at: int) -> Text:
 def _growth(group: Rounds) -> list[float]:
     found = [[one.growth.p95_ms for one in sessions if one.growth.p95_ms is not None] for sessions in group.values()]
     return [median(times) for times in found if times]
+
+
+def _turns(group: Rounds, value: Callable[[TurnsResult], float | None]) -> list[float]:
+    """Of the rounds in which some have finished and it is known."""
+    turns = [[one.turns for one in sessions if one.turns and one.state == "finished"] for sessions in group.values()]
+    found = [[known for each in one if (known := value(each)) is not None] for one in turns]
+    return [median(values) for values in found if values]
 
 
 def _estimate(values: Sequence[float]) -> Text:

@@ -13,7 +13,8 @@ from agentcg.errors import InvalidInput
 __all__ = ["VERSION", "Mode", "RunDescription", "SessionDescription", "require_same"]
 
 VERSION = 1
-Mode: TypeAlias = Literal["live", "simulated"]
+Mode: TypeAlias = Literal["live", "simulated", "served"]
+"""``served``: live, with an LLM server in the loop."""
 
 
 class SessionDescription(msgspec.Struct, frozen=True, rename="camel"):

@@ -6,16 +6,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agentcg.errors import AgentcgError
 from agentcg.replay.arms import Arm, Place, Verdict
 from agentcg.replay.event_log import EventLog
-from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded
+from agentcg.replay.events import CallBegan, CallEnded, Killed, SessionBegan, SessionEnded, Turn
 from agentcg.replay.follower import Follower, Growth
 from agentcg.replay.plan import PlannedCall, SessionPlan, points
-from agentcg.replay.result import CallResult, SessionResult, State, result_of
+from agentcg.replay.result import CallResult, SessionResult, State, result_of, turns_of
 from agentcg.replay.schedule import FollowPiece, Schedule, StartCall
+from agentcg.replay.served.conversation import Answer, Conversation, NoAnswer
 
 __all__ = ["SessionReplay"]
 
@@ -26,12 +27,23 @@ class SessionReplay:
     :param program: the path of ``agentcg-load``
     :param log: is told what happens
     :param options: more options of the program
+    :param talk: begins the conversation with the language model; without it, its turns are pauses
     """
 
     def __init__(
-        self, plan: SessionPlan, *, speed: float, program: str, log: EventLog, options: Sequence[str] = ()
+        self,
+        plan: SessionPlan,
+        *,
+        speed: float,
+        program: str,
+        log: EventLog,
+        options: Sequence[str] = (),
+        talk: Callable[[], Conversation] | None = None,
     ) -> None:
         self.plan, self._speed, self._program, self._log, self._options = plan, speed, program, log, options
+        self._talk = talk
+        self._conversation: Conversation | None = None
+        self._turn: asyncio.Task[Answer] | None = None
         self.started_calls = 0
         self.failed: list[CallResult] = []
         self.state: State | None = None
@@ -67,14 +79,16 @@ class SessionReplay:
         except AgentcgError as error:
             self._finish("refused", str(error))
             return
+        self._conversation = None if self._talk is None else self._talk()
         try:
             agent = await Follower.start(self._program, place.agent, self._piece_done, options=self._options)
             try:
                 await self._run(place, agent)
             finally:
-                for task in self._calls:
+                tasks = [*self._calls, *([] if self._turn is None else [self._turn])]
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(*self._calls, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await agent.stop()
                 self._growth += agent.growth
                 if self.state is None:
@@ -84,7 +98,8 @@ class SessionReplay:
 
     async def _run(self, place: Place, agent: Follower) -> None:
         loop = asyncio.get_running_loop()
-        schedule = self._schedule = Schedule(self.plan, self._speed, loop.time())
+        turns = () if self._conversation is None else self.plan.turns
+        schedule = self._schedule = Schedule(self.plan, self._speed, loop.time(), turns=turns)
         ended = asyncio.create_task(agent.wait())
         ended.add_done_callback(lambda _: self._wake.set())
         try:
@@ -95,8 +110,13 @@ class SessionReplay:
                         agent.follow([(0.0, action.piece.memory, action.piece.cpu_sec / self._speed)])
                     elif isinstance(action, StartCall):
                         self._start(place, action.call)
+                    elif self._conversation is not None:
+                        self._turn = asyncio.create_task(self._conversation.take_turn())
+                        self._turn.add_done_callback(lambda _: self._wake.set())
                 if ended.done():
                     self._agent_died(ended.result(), agent)
+                    return
+                if self._turn is not None and self._turn.done() and not self._turn_over(self._turn, schedule):
                     return
                 if schedule.done:
                     break
@@ -106,6 +126,20 @@ class SessionReplay:
             self._finish("finished", "")
         finally:
             ended.cancel()
+
+    def _turn_over(self, turn: asyncio.Task[Answer], schedule: Schedule) -> bool:
+        """Go on behind a turn, if it was answered."""
+        try:
+            answer = turn.result()
+        except NoAnswer as error:
+            self._finish("unanswered", str(error))
+            return False
+        self._turn = None
+        known = (answer.first_sec, answer.prompt_tokens, answer.cached_tokens, answer.output_tokens)
+        self._log.tell(Turn(self._log.now(), self.plan.name, answer.sec, *known))
+        schedule.turn_ended(asyncio.get_running_loop().time())
+        self._wake.set()
+        return True
 
     def _agent_died(self, status: int, agent: Follower) -> None:
         if status == -signal.SIGKILL:
@@ -184,4 +218,5 @@ class SessionReplay:
             oom_kills_agent=self._oom_agent,
             oom_kills_call=self._oom_call,
             reason=self._reason,
+            turns=None if self._conversation is None else turns_of(self._conversation.answers),
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentcg.replay.arm_spec import title_of
-from agentcg.replay.result import ArmResult, Latency, SessionResult
+from agentcg.replay.result import ArmResult, Latency, SessionResult, TurnsResult
 from agentcg.units import format_duration, format_size
 
 __all__ = ["render"]
@@ -27,13 +27,16 @@ def render(results: Sequence[ArmResult]) -> RenderableType:
         table.add_column(title_of(result.arm))
     for index in range(len(results[0].sessions)):
         sessions = [result.sessions[index] for result in results]
-        rows = [_row(session) for session in sessions]
+        served = any(session.turns is not None for session in sessions)
+        rows = [_row(session) + (_turns(session.turns) if served else []) for session in sessions]
         for at, (label, _) in enumerate(rows[0]):
             first = Text(_name(sessions[0])) if at == 0 else Text("")
             table.add_row(first, label, *(row[at][1] for row in rows), end_section=at == len(rows[0]) - 1)
     table.add_row("all", "died", *(_deaths(result) for result in results))
     table.add_row("", "peak", *(format_size(result.memory_peak) for result in results))
     table.caption = "x: of the recorded time at this pace; growth: P50 / P95 / max of a growth step"
+    if any(session.turns is not None for result in results for session in result.sessions):
+        table.caption += "; turns: mean / P95"
     table.caption_justify = "left"
     return Group(table, *_explanations(results))
 
@@ -56,6 +59,15 @@ def _growth(growth: Latency) -> Text:
     return Text(" / ".join(_ms(value) for value in (growth.p50_ms, growth.p95_ms, growth.max_ms)))
 
 
+def _turns(turns: TurnsResult | None) -> list[tuple[str, Text]]:
+    took, prompts = "–", "–"
+    if turns is not None and turns.mean_sec is not None:
+        took = f"{turns.n}, {format_duration(turns.mean_sec)} / {format_duration(turns.p95_sec)}"
+    if turns is not None and turns.computed_tokens is not None:
+        prompts = f"{turns.computed_tokens:,} of {turns.prompt_tokens:,} computed"
+    return [("turns", Text(took)), ("prompt tokens", Text(prompts))]
+
+
 def _ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
@@ -70,6 +82,8 @@ def _state(session: SessionResult) -> Text:
             return Text(f"DIED after {time}", style="bold red")
         case "refused":
             return Text("refused", style="bold red")
+        case "unanswered":
+            return Text(f"UNANSWERED after {time}", style="bold red")
     return Text(f"not finished after {time}", style="red")
 
 

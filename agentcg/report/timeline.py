@@ -115,6 +115,8 @@ class _Reader:
                 self._end(event)
             case events.Kv():
                 self._kv(event)
+            case events.Turn():
+                pass  # Of turns there is a table.
             case events.Thawed():
                 self._resume(event.t, "frozen", event.session, event.call)
             case _:

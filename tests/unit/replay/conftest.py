@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small sweeps: of real recordings, simulated in a moment."""
+"""Small sweeps: of real recordings, simulated in a moment; and a host for live replays without a kernel's limits."""
 
 import json
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from agentcg.cgroup.node import Inner
 from agentcg.cli.replay import replay
+from agentcg.replay import live
 from agentcg.replay.arm_spec import ArmSpec, parse_arm
+from agentcg.replay.load import build
 from agentcg.replay.plan import make_plan
 from agentcg.replay.simulated import SimulatedOptions
 from agentcg.replay.simulation import SimulatedHost
@@ -30,6 +35,28 @@ arms = ["none", ["static", "high-only"]]
 memory_max = ["160M", "400M"]
 agent_memory = ["0", "16M"]
 """
+
+
+@pytest.fixture(scope="session")
+def load_program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """agentcg-load, compiled."""
+    if not (shutil.which("cc") or shutil.which("clang")):
+        pytest.skip("no C compiler")
+    return str(build(tmp_path_factory.mktemp("bin")))
+
+
+@pytest.fixture
+def host(cgroups: Any, load_program: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A host whose cgroups are plain directories."""
+
+    @contextmanager
+    def own() -> Iterator[tuple[Inner, str]]:
+        with Inner.open_root(str(cgroups.top)) as node:
+            yield node, str(cgroups.top)
+
+    monkeypatch.setattr(live, "own_cgroup", own)
+    monkeypatch.setattr(live, "load_path", lambda: load_program)
+    return cgroups
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ PLAN = make_plan(Recording("r", 0.0, (CALL,), (Sample(0, 1000, 0), Sample(1, 100
 @pytest.mark.timeout(30)
 def test_what_the_daemon_does_is_told_under_the_names_of_the_recording(served):
     arm = AgentcgArm(Scene(None, "", 1 << 30, [PLAN]), watches=True)
-    arm._socket = served.path
+    arm.socket = served.path
     log = EventLog()
 
     def publish(kind, subject, message):

@@ -38,6 +38,11 @@ LINES = [
         {"t": 1.0, "kind": "limits", "wall": None, "high": {"a": 1}, "max": {"a": None}, "reserved": 0},
     ),
     (
+        events.Turn(2.0, "a", 1.5, 0.5, 100, None, 4),
+        {"t": 2.0, "kind": "turn", "session": "a", "sec": 1.5, "firstSec": 0.5, "promptTokens": 100}
+        | {"cachedTokens": None, "outputTokens": 4},
+    ),
+    (
         events.Kv(1.0, "a", 2, 3, "pinned"),
         {"t": 1.0, "kind": "kv", "session": "a", "blocks": 2, "bytes": 3, "state": "pinned"},
     ),

@@ -4,19 +4,16 @@
 import os
 import shutil
 import signal
-from contextlib import contextmanager
 from dataclasses import replace
 
 import psutil
 import pytest
 
-from agentcg.cgroup.node import Inner
 from agentcg.cli.replay_inputs import describe
 from agentcg.errors import AgentcgError, Unsupported
 from agentcg.replay import live
 from agentcg.replay.arm_spec import parse_arm
 from agentcg.replay.events import CallBegan, CallEnded, Frozen, Killed, Limits, Sample, SessionBegan, SessionEnded
-from agentcg.replay.load import build
 from agentcg.replay.plan import make_plan, protect
 from agentcg.replay.run_folder import RunFolder, open_run, read_run
 from agentcg.trace.model import RecordedCall, Recording
@@ -24,27 +21,6 @@ from agentcg.trace.model import Sample as RecordedSample
 
 MB = 1_000_000
 TOTAL = 120 * MB
-
-pytestmark = pytest.mark.skipif(not (shutil.which("cc") or shutil.which("clang")), reason="no C compiler")
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    return str(build(tmp_path_factory.mktemp("bin")))
-
-
-@pytest.fixture
-def host(cgroups, program, monkeypatch):
-    """A host whose cgroups are plain directories."""
-
-    @contextmanager
-    def own():
-        with Inner.open_root(str(cgroups.top)) as node:
-            yield node, str(cgroups.top)
-
-    monkeypatch.setattr(live, "own_cgroup", own)
-    monkeypatch.setattr(live, "load_path", lambda: program)
-    return cgroups
 
 
 def plan(name, *, protected=False):

@@ -2,6 +2,7 @@
 """``agentcg replay live`` and ``agentcg record`` from outside, where they refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,52 @@ def test_the_run_is_described_and_its_rounds_are_shown_and_written(recording, tm
     ]
     with pytest.raises(InvalidInput, match=r"run\.json: options\.policy: is \"p\.toml\" in .* and \"default\" now"):
         run(replay, "live", *arguments[:4], *arguments[6:], tmp_path / "run", "--resume", recording)
+
+
+def test_what_is_for_a_server_needs_one(recording):
+    for option, value in (
+        ("--model", "m"),
+        ("--engine", "none"),
+        ("--server-tokens", "100"),
+        ("--server-timeout", "1s"),
+    ):
+        with pytest.raises(InvalidInput, match=f"{option}: there is no server"):
+            run(replay, "live", option, value, recording)
+
+
+def test_a_server_needs_turns_and_a_url(recording):
+    with pytest.raises(InvalidInput, match=r"--server: '127\.0\.0\.1' is not a URL"):
+        run(replay, "live", "--server", "127.0.0.1", recording)
+    with pytest.raises(
+        InvalidInput, match="r: its recording does not say what was asked of a language model"
+    ) as caught:
+        run(replay, "live", "--server", "http://127.0.0.1:1", recording)
+    assert "turns.json" in caught.value.hint
+
+
+def test_a_run_with_a_server_says_which_and_how_it_is_asked(tmp_path, monkeypatch):
+    attempt = Path(shutil.copytree(ATTEMPT, tmp_path / "attempt_1"))
+    row = {"last_at": "2023-11-14T22:13:22.400Z", "prompt_tokens": 9000, "output_tokens": 1000}
+    (attempt / "turns.json").write_text(json.dumps([row]))
+    monkeypatch.setattr("agentcg.cli.replay.run_live", lambda *_: None)
+    monkeypatch.setattr("agentcg.cli.replay.show", lambda *_, **__: None)
+    server = (
+        "--server",
+        "http://127.0.0.1:8080/v1/",
+        "--model",
+        "m",
+        "--engine",
+        "llamacpp",
+        "--server-tokens",
+        "2000",
+    )
+    run(replay, "live", *server, "-o", tmp_path / "run", attempt)
+    description = read_run(tmp_path / "run").description
+    assert description.mode == "served"
+    assert description.options["server"] == {
+        "url": "http://127.0.0.1:8080",
+        "model": "m",
+        "engine": "llamacpp",
+        "contextMax": 2000,
+        "timeoutSec": 300.0,
+    }

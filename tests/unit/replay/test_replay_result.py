@@ -6,7 +6,19 @@ import io
 from rich.console import Console
 
 from agentcg.replay.arms import judge_plain
-from agentcg.replay.result import ArmResult, CallResult, Latency, SessionResult, latency, to_json
+from agentcg.replay.result import (
+    ArmResult,
+    CallResult,
+    Latency,
+    SessionResult,
+    TurnsResult,
+    arm_from_json,
+    arm_to_json,
+    latency,
+    to_json,
+    turns_of,
+)
+from agentcg.replay.served.conversation import Answer
 from agentcg.replay.table import render
 
 
@@ -59,6 +71,38 @@ def test_json_has_the_names_of_the_socket():
     assert (one["completionSec"], one["ratio"], one["callsRecorded"], one["callsStarted"]) == (6.0, 1.5, 3, 2)
     assert one["failed"] == [{"id": "c1", "command": "pytest", "outcome": "memory_limit", "advice": "ask for more"}]
     assert one["growth"] == {"n": 100, "p50Ms": 50, "p95Ms": 95, "maxMs": 100, "totalMs": 5050}
+
+
+def answer(sec, prompt, cached):
+    return Answer("", sec, 0.1, prompt, cached, 1)
+
+
+def test_turns_are_summed_up_as_far_as_they_are_known():
+    found = turns_of([answer(1.0, 100, 0), answer(3.0, 150, 90)])
+    assert found == TurnsResult(2, 2.0, 3.0, 250, 90)
+    assert found.computed_tokens == 160
+    assert turns_of([answer(1.0, 100, 0), answer(3.0, 150, None)]) == TurnsResult(2, 2.0, 3.0, 250, None)
+    assert turns_of([]) == TurnsResult(0, None, None, 0, 0)
+
+
+def test_a_session_has_turns_only_with_a_server():
+    served, plain = arm("none", session(turns=TurnsResult(2, 2.0, 3.0, 250, None))), arm("none", session())
+    (values,) = arm_to_json(served)["sessions"]
+    assert values["turns"] == {"n": 2, "meanSec": 2.0, "p95Sec": 3.0, "promptTokens": 250, "cachedTokens": None}
+    assert "turns" not in arm_to_json(plain)["sessions"][0]
+    for each in (served, plain):
+        assert arm_from_json("there", arm_to_json(each)) == each
+
+
+def test_the_table_has_turns_where_a_server_was_asked():
+    gone = session("s", "unanswered", reason="it did not answer", turns=TurnsResult(0, None, None, 0, 0))
+    text = shown(arm("none", gone), arm("agentcg", session(turns=TurnsResult(12, 3.25, 6.5, 12948, 9162))))
+    assert "UNANSWERED after 6.0 s" in text
+    assert "without agentcg, s: it did not answer." in text
+    assert "12, 3.2 s / 6.5 s" in text
+    assert "3,786 of 12,948 computed" in text
+    assert "turns: mean / P95" in text
+    assert "turns" not in shown(arm("none", session()))
 
 
 def test_the_table_says_who_died_and_why():

@@ -5,12 +5,12 @@ import io
 
 from rich.console import Console
 
-from agentcg.replay.result import ArmResult, CallResult, SessionResult, latency
+from agentcg.replay.result import ArmResult, CallResult, SessionResult, TurnsResult, latency
 from agentcg.replay.rounds_table import render_rounds
 from agentcg.replay.run_folder import FinishedArm
 
 
-def session(name, took, state="finished", *, protected=False, failed=0, growth=(0.05,)):
+def session(name, took, state="finished", *, protected=False, failed=0, growth=(0.05,), turns=None):
     return SessionResult(
         name=name,
         recording="r",
@@ -26,6 +26,7 @@ def session(name, took, state="finished", *, protected=False, failed=0, growth=(
         boundaries=latency([]),
         oom_kills_agent=0,
         oom_kills_call=failed,
+        turns=turns,
     )
 
 
@@ -77,6 +78,22 @@ def test_rounds_with_sessions_of_their_own_have_the_protected_and_the_others():
     assert found[3][1:] == ["x", "2.00 [1.00, 3.00]"]
     assert [row[2] for row in found[6:9]] == ["1 of 2", "1 of 2", "0 of 2"]
     assert found[9][1:] == ["x", "3.00 [3.00, 3.00]"]
+
+
+def test_turns_have_their_rows_where_a_server_was_asked():
+    def asked(number, **known):
+        return session("a", 2.0, turns=TurnsResult(**({"n": 2, "mean_sec": 1.0 + number, "p95_sec": 2.0} | known)))
+
+    results = [done(number, "none", asked(number, prompt_tokens=500, cached_tokens=100)) for number in range(3)]
+    lost = session("a", 1.0, "unanswered", turns=TurnsResult(0, None, None, 0, 0))
+    results += [
+        done(0, "agentcg", lost),
+        *(done(at, "agentcg", asked(5, prompt_tokens=9, cached_tokens=None)) for at in (1, 2)),
+    ]
+    found = rows(results, ["none", "agentcg"])
+    assert found[1] == ["", "not finished", "0 of 3", "1 of 3"]
+    assert found[6] == ["", "mean turn, s", "2.00 [1.00, 3.00]", "6.00 [6.00, 6.00]"]
+    assert found[7] == ["", "prompt tokens computed", "400 [400, 400]", "–"]
 
 
 def test_what_nobody_knows_is_a_dash():

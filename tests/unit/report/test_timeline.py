@@ -57,6 +57,11 @@ def test_a_call_that_nobody_saw_end_has_no_end():
     assert timeline.end == 9.0
 
 
+def test_a_turn_is_nobodys_stop():
+    lane = read_timeline([begin(0, "1"), events.Turn(1.0, "a", 1.0, 0.5, 100, 90, 4), end(2, "1")]).sessions["a"]
+    assert (lane.stops, len(lane.spans)) == ([], 1)
+
+
 def test_cpu_is_what_was_used_since_the_sample_before():
     samples = [(0.0, 0.0), (1.0, 0.5), (3.0, 4.5), (3.0, 4.5), (4.0, 4.0)]
     timeline = read_timeline([events.Sample(t, {"a": 7}, {"a": used}, 7) for t, used in samples])
