@@ -20,6 +20,7 @@ from agentcg.report.stops import Seen, reasons, stops
 from agentcg.report.summary import Summary, summarise
 from agentcg.report.tables import arms_table, description, verdict
 from agentcg.report.timeline import Timeline, read_timeline
+from agentcg.report.turns import turns_table
 
 __all__ = ["Report", "Section", "build", "median_round"]
 
@@ -39,6 +40,8 @@ class Section:
     lanes: Mapping[str, Figure]
     """By arm."""
     figures: tuple[Figure, ...]
+    turns: Table | None
+    """With an LLM server in the loop."""
     stops: tuple[Table, ...]
     notes: list[str] = field(default_factory=list)
 
@@ -137,6 +140,7 @@ def _section(group: Group, number: int | None, position: int) -> Section:
             for index, (arm, timeline) in enumerate(shown.items(), 1)
         },
         figures=_figures(rounds, arms, seen, position),
+        turns=turns_table(rounds, arms),
         stops=(stops(seen, named), reasons(seen)),
         notes=notes,
     )

@@ -70,6 +70,7 @@ def _rest(section: Section) -> str:
     parts = [f"<section><h2>{html.escape(section.title)}: what happened</h2>{_notes(section.notes)}"]
     parts += [_lanes(section)] if section.lanes else []
     parts += [_figure(figure) for figure in section.figures]
+    parts += [] if section.turns is None else ["<h3>Turns of the language model</h3>", _table(section.turns)]
     parts += ["<h3>Who was held, frozen, throttled or killed, and why</h3>", *map(_table, section.stops)]
     parts += ["<h3>What was run on what</h3>", *map(_table, section.what)]
     return "".join(parts) + "</section>"
