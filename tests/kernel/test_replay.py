@@ -16,6 +16,7 @@ from agentcg.replay.run_folder import read_run
 from agentcg.trace.demand import demand
 from agentcg.trace.format import read, write
 from agentcg.trace.model import RecordedCall, Recording, Sample
+from tests.unit.replay.served.llm import serve
 
 MB = 1_000_000
 CGROUPS = Path("/sys/fs/cgroup")
@@ -102,6 +103,39 @@ def test_every_arm_sets_its_limits_and_its_events_are_kept(tmp_path: Path) -> No
     assert next(one.high for one in limits["high-only"] if one.high.keys() == both) == {"high": None, "low": 300 << 20}
     assert any(one.reserved == 100 << 20 for one in limits["agentcg"])
     assert left() == []
+
+
+@pytest.mark.long
+def test_an_llm_server_in_the_loop_is_told_the_sessions_full_name(tmp_path: Path) -> None:
+    samples = [{"epoch": 1e9 + at, "mem_usage": "20MB / 4GB", "cpu_percent": "1.00%"} for at in range(4)]
+    call = {
+        "id": "c1",
+        "tool": "Bash",
+        "timestamp": at_sec(1.0),
+        "end_timestamp": at_sec(2.0),
+        "input": {"command": "ls"},
+    }
+    turns = [
+        {"first_at": at_sec(0.5), "last_at": at_sec(1.0), "prompt_tokens": 100, "output_tokens": 4}
+        | {"results": [{"id": "c1", "at": at_sec(2.0)}]},
+        {"first_at": at_sec(2.5), "last_at": at_sec(2.9), "prompt_tokens": 160, "output_tokens": 2},
+    ]
+    for name, value in (("resources", {"samples": samples}), ("tool_calls", [call]), ("turns", turns)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    with serve() as llm:
+        arguments = ["--arm", "agentcg", "--server", llm.url, "--engine", "llamacpp", "--json", tmp_path / "out"]
+        done = replay(*arguments, f"low={tmp_path}")
+        output, _ = done.communicate(timeout=60)
+        assert done.returncode == 0, output
+    (low,) = json.loads((tmp_path / "out").read_text())["arms"][0]["sessions"]
+    assert (low["state"], low["failed"], low["turns"]["n"], low["turns"]["promptTokens"]) == ("finished", [], 2, 260)
+    assert len(llm.of("u0/low")) == 2
+    assert left() == []
+
+
+def at_sec(sec: float) -> str:
+    """A time of the recording, which began at 10**9 s since the epoch."""
+    return f"2001-09-09T01:46:{40 + sec:06.3f}Z"
 
 
 def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
