@@ -20,7 +20,7 @@ from agentcg.cgroup.container import AGENT, enter, leave
 from agentcg.cgroup.delegate import cgroup_of, find_mounts
 from agentcg.control.live import LiveSession
 from agentcg.control.registry import Registry
-from agentcg.control.stops import go_on, stand_still
+from agentcg.control.watch import go_on, stand_still
 from agentcg.errors import AgentcgError, InvalidInput, Unsupported
 from agentcg.model import SessionRef, Verdict
 from agentcg.sandbox.docker import Container, Engine, Pattern

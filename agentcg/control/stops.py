@@ -12,11 +12,11 @@ from agentcg.cgroup.node import Node
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.registry import Registry
 from agentcg.control.view import Action, Subject
-from agentcg.control.watch import pause_duration, watch_duration
+from agentcg.control.watch import go_on, stand_still
 from agentcg.journal import about
 from agentcg.model import CallRef
 
-__all__ = ["Stops", "go_on", "stand_still"]
+__all__ = ["Stops"]
 
 log = logging.getLogger("agentcg.control")
 
@@ -131,18 +131,6 @@ class Stops:
                 go_on(self._registry, call)
         after = f"after {waited:.3g} s"
         self._registry.bus.publish("call_thawed" if isinstance(live, LiveCall) else "session_thawed", subject, after)
-
-
-def stand_still(call: LiveCall, since: float) -> None:
-    """A call is stopped since ``since``, on the monotonic clock: its time stands still."""
-    call.still.begin(since)
-    pause_duration(call)
-
-
-def go_on(registry: Registry, call: LiveCall) -> None:
-    """A call runs again, and so does its time."""
-    call.still.end(time.monotonic())
-    watch_duration(registry, call)
 
 
 def _node(live: LiveCall | LiveSession) -> Node:

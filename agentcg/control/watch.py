@@ -16,8 +16,8 @@ from agentcg.units import format_size
 if TYPE_CHECKING:
     from agentcg.control.registry import Registry
 
-__all__ = ["GRACE_SEC", "await_report", "memory_event", "pause_duration", "tell_adopted", "tell_the_rest", "throttled"]
-__all__ += ["unwatch_call", "watch_call", "watch_duration", "watch_session"]
+__all__ = ["GRACE_SEC", "await_report", "go_on", "memory_event", "stand_still", "tell_adopted", "tell_the_rest"]
+__all__ += ["throttled", "unwatch_call", "watch_call", "watch_duration", "watch_session"]
 
 GRACE_SEC = 5.0
 """How long an empty call waits for its runtime to report the exit status, where no connection stands for it."""
@@ -57,7 +57,7 @@ def watch_call(registry: Registry, live: LiveCall) -> None:
 
 def watch_duration(registry: Registry, live: LiveCall) -> None:
     """End a call when its time is up; once more after that limit has changed. Time for which it is stopped is free."""
-    pause_duration(live)
+    _pause_duration(live)
     if live.still.since is None and (left := _time_left(live)) < math.inf:
         loop = asyncio.get_running_loop()
         live.deadline = loop.call_later(max(left, DEADLINE_STEP_SEC), _time_is_up, registry, live)
@@ -76,11 +76,23 @@ def _time_is_up(registry: Registry, live: LiveCall) -> None:
         registry.finish(live, timed_out=True)
 
 
-def pause_duration(live: LiveCall) -> None:
+def _pause_duration(live: LiveCall) -> None:
     """Let a call's time stand still until :func:`watch_duration`."""
     if live.deadline is not None:
         live.deadline.cancel()
         live.deadline = None
+
+
+def stand_still(live: LiveCall, since: float) -> None:
+    """A call is stopped since ``since``, on the monotonic clock: its time stands still."""
+    live.still.begin(since)
+    _pause_duration(live)
+
+
+def go_on(registry: Registry, live: LiveCall) -> None:
+    """A call runs again, and so does its time."""
+    live.still.end(time.monotonic())
+    watch_duration(registry, live)
 
 
 def await_report(registry: Registry, live: LiveCall) -> None:
