@@ -57,9 +57,11 @@ class Stops:
             stand_still(live, live.started)
 
     def forget(self, live: LiveCall) -> None:
-        """A call is over."""
+        """A call is over. What it has left in the background goes on."""
         self._stopped.pop(live.ref, None)
         self._untime(live.ref)
+        if live.stopped is not None:
+            live.leaf.thaw()
 
     def _find(self, subject: Subject) -> LiveCall | LiveSession | None:
         if isinstance(subject, CallRef):

@@ -215,8 +215,8 @@ def test_a_call_that_ends_while_it_is_stopped_is_forgotten(with_stops, cgroups) 
         live = registry.calls[REF]
         cgroups.enter(PATH)
         stops.apply({REF: ""})
-        await registry.end(REF)
         stops.forget(live)
+        await registry.end(REF)
         assert not stops.any
         begin(registry, "c1")  # Another of the same name.
         stops.apply({REF: ""})
@@ -277,5 +277,20 @@ def test_a_freeze_that_never_came_about_is_not_watched_for_ever(with_stops, cgro
             stops.apply({})
         assert len(cgroups.poll._watched) == watched
         await registry.end(REF)
+
+    with_stops(work)
+
+
+def test_what_a_call_has_left_in_the_background_goes_on(with_stops, cgroups, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, stops: Stops) -> None:
+        monkeypatch.setattr(type(registry.policy), "background_of", lambda policy, name: "leave")
+        live = registry.calls[REF]
+        cgroups.enter(PATH)
+        stops.apply({REF: "too much"})
+        ending = registry.end(REF, exit_code=0)
+        stops.forget(live)
+        await ending
+        assert cgroups.text(PATH, "cgroup.freeze") == "0"
+        cgroups.leave(PATH)
 
     with_stops(work)
