@@ -35,6 +35,7 @@ from agentcg.control.containers import Containers, places_of
 from agentcg.control.controller import Controller
 from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
+from agentcg.control.stops import Stops
 from agentcg.control.transparent import Transparent
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
@@ -108,10 +109,12 @@ async def serve(options: Options) -> None:
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=capacity, limited=limited)
     events = kernel_events.start(registry, root, hold=options.scheduler) if options.events else None
     confining = confine.start(registry, root) if options.confine else None
-    controller = None
-    if not options.observe:
+    controller, stops = None, Stops(registry, dry_run=options.dry_run)
+    if options.observe:
+        registry.observers.append(stops)
+    else:
         settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
-        controller = Controller(registry, settings, dry_run=options.dry_run)
+        controller = Controller(registry, settings, stops)
         registry.reserves.active = settings.has("reserve")
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)
@@ -138,7 +141,7 @@ async def serve(options: Options) -> None:
         await scrapes.start()
     passed = systemd.listen_socket()
     listening = passed or _bind(options.socket)
-    service = Service(registry, containers, coordinator)
+    service = Service(registry, containers, coordinator, stops)
     server = Server(
         listening,
         service.interfaces,
@@ -170,6 +173,7 @@ async def serve(options: Options) -> None:
         coordinator.close()
         if controller is not None:
             controller.close()
+        stops.close()
         if scheduling is not None:
             scheduling.close()
         if confining is not None:

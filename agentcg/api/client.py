@@ -312,6 +312,22 @@ class Client:
         verdict: types.Verdict = self.invoke(wire.CallInterface, "Kill", call=call, reason=reason)["verdict"]
         return verdict
 
+    def freeze(self, name: str) -> str:
+        """Stop a call or a session, by its full name, until :meth:`thaw`; return its state."""
+        return self._by_hand("Freeze", name)
+
+    def thaw(self, name: str) -> str:
+        """Undo :meth:`freeze`; return the state: the controller may have stopped it, too."""
+        return self._by_hand("Thaw", name)
+
+    def _by_hand(self, method: str, name: str) -> str:
+        if name.count("/") == 2:
+            reply = self.invoke(wire.CallInterface, method, call=name)
+        else:
+            reply = self.invoke(wire.SessionInterface, method, session=name)
+        state: str = reply["state"]
+        return state
+
     def amend(self, call: str, **intent: Any) -> tuple[types.Limits, list[str]]:
         """Change what a running call may use, by its full name. Returns the limits in force, and notes on them."""
         reply = self.invoke(wire.CallInterface, "Amend", call=call, intent=declare(intent) or types.Intent())

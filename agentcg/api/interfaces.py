@@ -147,6 +147,16 @@ class SessionInterface(_Handled, VarlinkInterface, name="dev.agentcg.Sessions"):
         """End every call of a session and what else runs in it, and remove it. Returns what its calls came to."""
         return await self._handler.close(session)
 
+    @varlinkmethod(return_parameter="state")
+    def Freeze(self, *, session: str) -> str:
+        """Stop all that runs in a session, until Thaw, the session's end or the daemon's. Returns its state."""
+        return self._handler.freeze_session(session)
+
+    @varlinkmethod(return_parameter="state")
+    def Thaw(self, *, session: str) -> str:
+        """Undo Freeze. A session that the controller has stopped as well stays frozen until that lets it go on."""
+        return self._handler.thaw_session(session)
+
     @varlinkmethod(return_parameter="sessions")
     def List(self) -> list[SessionInfo]:
         """Every session that the peer may see."""
@@ -197,6 +207,16 @@ class CallInterface(_Handled, VarlinkInterface, name="dev.agentcg.Calls"):
     async def Kill(self, *, call: str, reason: str) -> Verdict:
         """End a call from outside. The reason goes into its verdict."""
         return await self._handler.kill(call, reason)
+
+    @varlinkmethod(return_parameter="state")
+    def Freeze(self, *, call: str) -> str:
+        """Stop a call, until Thaw, the call's end or the daemon's. Returns its state."""
+        return self._handler.freeze_call(call)
+
+    @varlinkmethod(return_parameter="state")
+    def Thaw(self, *, call: str) -> str:
+        """Undo Freeze. A call that the controller has stopped as well, or its session, stays frozen until then."""
+        return self._handler.thaw_call(call)
 
     @varlinkmethod(return_parameter="calls")
     def List(self, *, session: str | None = None) -> list[ToolCallInfo]:

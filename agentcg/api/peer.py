@@ -60,11 +60,11 @@ class Peer:
                 "operators are root and the members of the operators' group",
             )
 
-    def require_outside(self) -> None:
-        """:raises Denied: if the peer lives in a session, and so may not open or close any"""
+    def require_outside(self, what: str = "open or close sessions") -> None:
+        """:raises Denied: if the peer lives in a session, and so may not do ``what``"""
         if self.session is not None:
             raise Denied(
-                message=f"{self} may not open or close sessions",
+                message=f"{self} may not {what}",
                 hint="ask from outside, as an operator or the same user",
             )
 

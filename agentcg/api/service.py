@@ -24,6 +24,7 @@ from agentcg.control.containers import Containers
 from agentcg.control.kv import Coordinator
 from agentcg.control.live import LiveCall, LiveSession, oom_score_adj
 from agentcg.control.registry import NoSuchCall, NoSuchSession, Registry
+from agentcg.control.stops import Stops
 from agentcg.errors import InvalidInput
 from agentcg.kv.reports import Engine, Queue, SessionReport
 from agentcg.model import CallRef, SessionRef, validate_command, validate_name
@@ -38,8 +39,8 @@ SNAPSHOT_CALLS = 16  # In a part: about a millisecond's work.
 class Service:
     """What all connections share."""
 
-    def __init__(self, registry: Registry, containers: Containers, coordinator: Coordinator) -> None:
-        self.registry, self.containers, self.coordinator = registry, containers, coordinator
+    def __init__(self, registry: Registry, containers: Containers, coordinator: Coordinator, stops: Stops) -> None:
+        self.registry, self.containers, self.coordinator, self.stops = registry, containers, coordinator, stops
         self.started = time.time()
 
     def lost(self, peer: Peer) -> None:
@@ -95,10 +96,10 @@ class _Handler:
             self.refused(session, denied.parameters["message"])
             raise
 
-    def require_outside(self) -> None:
+    def require_outside(self, what: str = "open or close sessions") -> None:
         """:raises Denied: if the peer lives in a session; counted and told"""
         try:
-            self.peer.require_outside()
+            self.peer.require_outside(what)
         except wire.Denied as denied:
             self.refused(self.peer.session, denied.parameters["message"])
             raise
@@ -117,6 +118,18 @@ class _Handler:
         if self.peer.call is not None and (live := self.registry.calls.get(self.peer.call)):
             live.refusals += 1
         self.registry.bus.publish("refused", subject, message)
+
+    def freeze(self, live: LiveCall | LiveSession) -> str:
+        """Freeze by hand; return the state. :raises Denied: if the peer lives in a session, be it this one"""
+        self.require_outside("freeze or thaw")
+        self.service.stops.freeze(live, str(self.peer))
+        return live.state
+
+    def thaw(self, live: LiveCall | LiveSession) -> str:
+        """Thaw what is frozen by hand; return the state. :raises Denied: if the peer lives in a session"""
+        self.require_outside("freeze or thaw")
+        self.service.stops.thaw(live)
+        return live.state
 
     def procs(self, leaf: Leaf) -> FileDescriptor | None:
         """Return the way into a leaf for a peer that may move any process anyway, which is what its holder can do:
@@ -179,6 +192,12 @@ class _Sessions(_Handler):
         self.require_outside()
         ended = await self.registry.close_session(live.session.ref, "it was closed")
         return [types.verdict_to_wire(verdict) for verdict in ended]
+
+    def freeze_session(self, session: str) -> str:
+        return self.freeze(self.session(session))
+
+    def thaw_session(self, session: str) -> str:
+        return self.thaw(self.session(session))
 
     def list(self) -> list[types.SessionInfo]:
         return [
@@ -267,6 +286,12 @@ class _Calls(_Handler):
         self._require_not_inside(ref)
         reason = one_line(reason, 500) or "no reason was given"
         return types.verdict_to_wire(await asyncio.shield(self.registry.kill(ref, reason)))
+
+    def freeze_call(self, call: str) -> str:
+        return self.freeze(self.registry.call(self.call(call)))
+
+    def thaw_call(self, call: str) -> str:
+        return self.thaw(self.registry.call(self.call(call)))
 
     def _require_not_inside(self, ref: CallRef) -> None:
         if self.peer.call is not None:
@@ -427,7 +452,8 @@ def _session_info(live: LiveSession) -> types.SessionInfo:
         calls=len(live.calls),
         memoryCurrent=memory_current(live.node.top),
         cpuSec=cpu_sec(live.node.top),
-        state="running" if live.stopped is None else "frozen",
+        state=live.state,
+        frozenByHand=live.by_hand is not None or None,
         memoryHigh=memory_high(live.node.top),
         memoryReserved=live.reserve or None,
         memoryPressure=memory_pressure(live.node.top),
@@ -445,6 +471,7 @@ def _call_info(live: LiveCall) -> types.ToolCallInfo:
         pidsCurrent=pids_current(live.leaf),
         cpuSec=cpu_sec(live.leaf),
         state=live.state,
+        frozenByHand=live.by_hand is not None or None,
         stoppedSec=live.still.sec(time.monotonic()) or None,
         durationPredictedSec=live.expected_sec,
         cgroup=live.directory,

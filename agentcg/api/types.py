@@ -91,8 +91,9 @@ class Usage:
 @dataclass
 class SessionInfo:
     """A session. ``session`` is its full name, TENANT/SESSION; ``container`` the id of the container that it is.
-    ``state`` is running or frozen, ``memoryHigh`` where it is slowed down now, ``memoryReserved`` what is set aside for
-    it, and ``memoryPressure`` the share of the last 10 s, in percent, in which some of its tasks waited for memory."""
+    ``state`` is running or frozen (``frozenByHand``: by Freeze), ``memoryHigh`` where it is slowed down now,
+    ``memoryReserved`` what is set aside for it, and ``memoryPressure`` the share of the last 10 s, in percent, in which
+    some of its tasks waited for memory."""
 
     session: str
     ownerUid: int
@@ -109,14 +110,15 @@ class SessionInfo:
     memoryHigh: int | None = None
     memoryReserved: int | None = None
     memoryPressure: float | None = None
+    frozenByHand: bool | None = None
 
 
 @dataclass
 class ToolCallInfo:
     """A running call. ``call`` is its full name, TENANT/SESSION/CALL. ``state`` is running, throttled, frozen, held or
-    ending; ``stoppedSec`` for how long it stood still so far. ``durationPredictedSec`` is how long it is expected to
-    run: as declared, or as 95 of 100 calls like it did. ``memoryPressure`` is as a session's. ``cgroup`` is the
-    directory of its cgroup."""
+    ending (``frozenByHand``: by Freeze, and not with its session); ``stoppedSec`` for how long it stood still so far.
+    ``durationPredictedSec`` is how long it is expected to run: as declared, or as 95 of 100 calls like it did.
+    ``memoryPressure`` is as a session's. ``cgroup`` is the directory of its cgroup."""
 
     call: str
     ownerUid: int
@@ -135,6 +137,7 @@ class ToolCallInfo:
     durationPredictedSec: float | None = None
     memoryPressure: float | None = None
     cgroup: str | None = None
+    frozenByHand: bool | None = None
 
 
 @dataclass

@@ -14,7 +14,6 @@ from functools import partial
 from agentcg.cgroup import files
 from agentcg.cgroup.node import Node
 from agentcg.control.decide import decide, yields
-from agentcg.control.guard import Guard
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
 from agentcg.control.pace import FIRST_WEIGHT, PAUSE_SEC, PLAIN_WEIGHT, Credit, is_due, moves, next_tick_sec, stage_of
@@ -40,14 +39,13 @@ class Controller:
 
     Nothing is frozen without a guard that thaws it if we die.
 
-    :param dry_run: decide and log, do nothing
+    :param stops: does what is decided; told by way of us of what comes and goes. In a dry run, we do nothing either
     """
 
-    def __init__(self, registry: Registry, settings: Settings, *, dry_run: bool = False) -> None:
-        self._registry, self._settings, self._dry_run = registry, settings, dry_run
+    def __init__(self, registry: Registry, settings: Settings, stops: Stops) -> None:
+        self._registry, self._settings, self._stops, self._dry_run = registry, settings, stops, stops.dry_run
         self._loop = asyncio.get_running_loop()
-        self._stops = Stops(registry, dry_run=dry_run)
-        self.actions = self._stops.actions
+        self.actions = stops.actions
         """How often each was done so far."""
         self._eyes = Eyes()
         self._gauges: dict[SessionRef, Gauge] = {}
@@ -60,7 +58,6 @@ class Controller:
         self._timer: asyncio.Handle | None = None
         self._reclaiming: set[asyncio.Task[None]] = set()
         self._protected_grew: float | None = None
-        self._yielding = False
         self._credit = Credit(settings.yield_max_sec, time.monotonic())
         self._killed: float | None = None
         self._reclaimed: float | None = None
@@ -71,9 +68,8 @@ class Controller:
         self._shared_watch = watch(registry.tree.shared.fd, "memory.events.local", self._trip_all)
         # Every tenant has the same.
         self._tenant_wall = budget_for(registry.policy.tenant, None, registry.capacity)[0].memory_max
-        self._guard = Guard(registry.tree.root.node.fd, on_thawed=self._thawed, on_ended=self._unguarded)
-        if not dry_run and settings.mechanisms & FREEZING:
-            self._start_guard()
+        stops.on_thawed, stops.on_unguarded = self._thawed, self._unguarded
+        self._start_guard()
 
     # What happens
 
@@ -91,6 +87,7 @@ class Controller:
     def closed(self, live: LiveSession) -> None:
         """A session went."""
         ref = live.session.ref
+        self._stops.closed(live)
         if gauge := self._gauges.pop(ref, None):
             gauge.close()
             self._followed.pop(ref, None)
@@ -102,7 +99,7 @@ class Controller:
 
     def begun(self, live: LiveCall) -> None:
         """A call came: decide before anything can run in it."""
-        self._stops.began(live)
+        self._stops.begun(live)
         if self._wall is not None and live.claim is not None and not live.session.session.protected:
             self.look()
 
@@ -112,7 +109,7 @@ class Controller:
 
     def finished(self, live: LiveCall) -> None:
         """A call went."""
-        self._stops.forget(live)
+        self._stops.finished(live)
         self._eyes.forget(live)
         if self._at_stake:
             self.poke()
@@ -152,7 +149,6 @@ class Controller:
         self._eyes.close()
         for handle in (self._shared_watch, *self._watches.values()):
             self._registry.poll.unwatch(handle)
-        self._guard.close()
 
     def _let_go(self) -> None:
         """Let everybody go on."""
@@ -162,21 +158,20 @@ class Controller:
     # The guard
 
     def _start_guard(self) -> None:
+        if self._dry_run or not self._settings.mechanisms & FREEZING:
+            return
         try:
-            self._guard.start()
+            self._stops.require_guard()
         except Unsupported as error:
             log.warning("nothing will be frozen, for want of who would thaw it: %s", error)
             self._settings = replace(self._settings, mechanisms=self._settings.mechanisms - FREEZING)
 
-    def _thawed(self, count: int) -> None:
+    def _thawed(self) -> None:
         """We were silent for so long that the guard let everybody go on: so it is, until the next look."""
-        self._stops.thawed()
-        self._registry.pauses.end(time.monotonic())
-        self._yielding = False
         self._trips.clear()
         self.poke()
 
-    def _unguarded(self, reason: str) -> None:
+    def _unguarded(self) -> None:
         self._let_go()
         self._start_guard()
         self.poke()
@@ -213,17 +208,13 @@ class Controller:
     def _again(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._stops.any or self._yielding:
-            self._guard.beat()
-        else:
-            self._guard.arm(False)
         wait = next_tick_sec(
             protected=bool(self._gauges),
             others=bool(self._watches),
             walled=self._wall is not None,
             alert=self._alert,
             stopped=self._stops.any,
-            yielding=self._yielding,
+            yielding=self._stops.paused,
         )
         self._timer = None if wait is None else self._loop.call_later(wait, self._tick)
 
@@ -283,7 +274,7 @@ class Controller:
             tenant_wall=self._tenant_wall,
             sessions=sessions,
             protected_grew=self._protected_grew,
-            yielding=self._yielding,
+            yielding=self._stops.paused,
             yield_credit=self._earn(now),
             reclaimed=self._reclaimed,
             killed=self._killed,
@@ -292,8 +283,6 @@ class Controller:
     # What is done
 
     def _act(self, plan: Plan) -> None:
-        if plan.stopped:
-            self._guard.arm(True)
         self._stops.apply(plan.stopped)
         for ref in plan.turns:
             if live := self._registry.sessions.get(ref):
@@ -317,22 +306,13 @@ class Controller:
 
     def _earn(self, now: float) -> float:
         """Return the credit for yielding."""
-        return self._credit.earn(now, yielding=self._yielding)
+        return self._credit.earn(now, yielding=self._stops.paused)
 
     def _yield(self, wanted: bool, now: float) -> None:
-        if wanted == self._yielding or self._dry_run:
+        if wanted == self._stops.paused or self._dry_run:
             return
         self._earn(now)
-        pauses, since = self._registry.pauses, time.monotonic()
-        if wanted:
-            self._guard.arm(True)
-            self._registry.tree.shared.freeze()
-            pauses.begin(since)
-            self.actions["yield"] += 1
-        else:
-            self._registry.tree.shared.thaw()
-            pauses.end(time.monotonic())
-        self._yielding = wanted
+        self._stops.pause(wanted)
 
     def _weigh(self) -> None:
         if self._settings.has("cpu") and not self._dry_run:

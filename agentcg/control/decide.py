@@ -134,7 +134,10 @@ def _has_yet_to_start(session: SessionView) -> bool:
 
 
 def _stopped_since(session: SessionView) -> float | None:
-    stops = (session.stopped, *(call.stopped for call in session.calls))
+    """Return since when it waits to be let go on. What is frozen by hand does not: it could not go on."""
+    if session.by_hand:
+        return None
+    stops = (session.stopped, *(call.stopped for call in session.calls if not call.by_hand))
     return min((since for since in stops if since is not None), default=None)
 
 

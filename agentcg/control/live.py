@@ -13,7 +13,7 @@ from agentcg.cgroup.node import Leaf
 from agentcg.cgroup.tree import WEIGHT_MAX, SessionNode
 from agentcg.control.lease import Lease
 from agentcg.control.standstill import Pauses, Standstill
-from agentcg.model import CallRef, Session, ToolCall, Verdict
+from agentcg.model import CallRef, Session, SessionRef, ToolCall, Verdict
 
 __all__ = ["STATES", "LiveCall", "LiveSession", "State", "oom_score_adj", "read_call", "read_process", "read_session"]
 
@@ -49,6 +49,8 @@ class LiveSession:
     """What is set aside for it, in bytes, if it is protected."""
     stopped: float | None = None
     """Since when the controller has it stopped, on the monotonic clock."""
+    by_hand: float | None = None
+    """Since when somebody has frozen it by hand."""
     turn_until: float = 0.0
     urgency: float = 0.0
     """What it is worth to others that its calls end soon: 0, nothing, to 1. Held calls start by it."""
@@ -56,6 +58,21 @@ class LiveSession:
     """What its share of the CPUs is multiplied by for that."""
     left: dict[str, tuple[Leaf, int | None]] = field(default_factory=dict)
     """What calls that are over have left running, by their names, and the handles of the watches on it."""
+
+    @property
+    def ref(self) -> SessionRef:
+        """The session's full name."""
+        return self.session.ref
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is stopped, by whomever, with all that runs in it."""
+        return self.stopped is not None or self.by_hand is not None
+
+    @property
+    def state(self) -> Literal["running", "frozen"]:
+        """What it does now."""
+        return "frozen" if self.frozen else "running"
 
     @property
     def cpu_weight(self) -> int:
@@ -96,6 +113,8 @@ class LiveCall:
     """What it is expected to come to, in bytes."""
     stopped: float | None = None
     """Since when the controller has it stopped, on the monotonic clock."""
+    by_hand: float | None = None
+    """Since when somebody has frozen it by hand."""
     still: Standstill = field(init=False)
     """For how long nothing in it has run because it, its session or its group is stopped."""
     expected_sec: float | None = None
@@ -118,6 +137,11 @@ class LiveCall:
     def ref(self) -> CallRef:
         """The call's full name."""
         return self.call.ref
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it or its session is stopped, by whomever."""
+        return self.stopped is not None or self.by_hand is not None or self.session.frozen
 
     @property
     def state(self) -> State:

@@ -78,6 +78,7 @@ class Eyes:
             grew=grew,
             tripped=tripped,
             stopped=live.stopped,
+            by_hand=live.by_hand is not None,
             turn_until=live.turn_until,
             urgency=live.urgency,
             cache=_cache(live.node.top) if closely else 0,
@@ -99,6 +100,7 @@ class Eyes:
             # One that was held is frozen as soon as it enters: it has not run before it is let go.
             waiting=not live.entered or (live.held and live.stopped is not None),
             stopped=live.stopped,
+            by_hand=live.by_hand is not None,
         )
 
     def _memory(self, key: object, node: Node) -> tuple[int, int]:

@@ -79,6 +79,8 @@ class CallView:
     """Nothing has run in it yet."""
     stopped: float | None = None
     """Since when it is stopped by the controller."""
+    by_hand: bool = False
+    """Somebody has frozen it by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class SessionView:
     tripped: bool = False
     """It came to its tripwire since the look before."""
     stopped: float | None = None
+    by_hand: bool = False
     turn_until: float = 0.0
     """It waited for long, and goes before the others until then."""
     urgency: float = 0.0

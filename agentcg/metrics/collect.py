@@ -126,7 +126,7 @@ class Metrics(Collector):
         registry = self._registry
         calls = Counts(call.state for call in registry.calls.values())
         yield _gauge("agentcg_calls", "Calls that are there now.", "state", {name: calls[name] for name in STATES})
-        frozen = sum(session.stopped is not None for session in registry.sessions.values())
+        frozen = sum(session.frozen for session in registry.sessions.values())
         sessions = {"running": len(registry.sessions) - frozen, "frozen": frozen}
         yield _gauge("agentcg_sessions", "Sessions that are open now.", "state", sessions)
 

@@ -140,20 +140,24 @@ def test_nothing_stays_frozen_without_the_daemon(own_daemon: Any, tools: Any, nu
         client.session("s1", leased=False)
         call = client.call(["sleep", "60"], session="s1", id="c1", memory_expected=200 * MIB, leased=False)
         process = call.popen()
-    leaf = own_daemon.top / "shared/u0/s1/calls/c1"
+        client.session("by-hand", leased=False)
+        client.freeze("u0/by-hand")
+    leaf, by_hand = own_daemon.top / "shared/u0/s1/calls/c1", own_daemon.top / "shared/u0/by-hand"
     session = leaf.parent.parent
-    tools.wait_for(lambda: frozen(leaf))
+    tools.wait_for(lambda: frozen(leaf) and frozen(by_hand))
     own_daemon.signal(number)
-    tools.wait_for(lambda: not frozen(leaf), 2 if number != signal.SIGSTOP else 4)
+    tools.wait_for(lambda: not (frozen(leaf) or frozen(by_hand)), 2 if number != signal.SIGSTOP else 4)
     assert (session / "memory.high").read_text() == "max\n"
     if number == signal.SIGSTOP:
         own_daemon.signal(signal.SIGCONT)
+        tools.wait_for(lambda: frozen(by_hand))  # An order stands, whoever was late.
     else:
         own_daemon.start()
     with own_daemon.client() as client:
         client.kill("u0/s1/c1", "the test is over")
         process.wait(10)
         client.close_session("s1")
+        client.close_session("by-hand")
         client.close_session("protected")
 
 

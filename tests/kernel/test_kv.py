@@ -48,18 +48,27 @@ def listening(daemon: Any) -> Iterator[Heard]:
     assert not listener.is_alive()
 
 
-def test_an_engine_hears_that_a_call_is_over_before_its_runtime_says_so(daemon: Any) -> None:
+def test_an_engine_hears_of_a_call_before_its_runtime_says_anything(daemon: Any, tools: Any) -> None:
     with listening(daemon) as heard, daemon.client() as client:
         session = client.session("kv-a")
-        call = session.call(["sleep", "1"], id="c1")
+        call = session.call(["sleep", "2"], id="c1")
         process = call.popen()
         began = heard("u0/kv-a", "began")
         assert began.call == "u0/kv-a/c1"
         assert began.forecast is not None
+        # Somebody stops it by hand.
+        assert client.freeze(call.name) == "frozen"
+        assert heard("u0/kv-a", "frozen").call == call.name
+        tools.wait_for(lambda: tools.keyed(daemon.top / "shared/u0/kv-a/calls/c1", "cgroup.events")["frozen"])
+        time.sleep(2.5)
+        assert process.poll() is None
+        assert client.thaw(call.name) == "running"
+        assert heard("u0/kv-a", "thawed").call == call.name
         process.wait(30)
         # Nobody has ended it yet.
         assert heard("u0/kv-a", "ended").call == "u0/kv-a/c1"
-        assert call.end(exit_code=0).outcome == "ok"
+        verdict = call.end(exit_code=0)
+        assert (verdict.outcome, (verdict.usage.frozenSec or 0) > 1) == ("ok", True)
         session.close()
         assert heard("u0/kv-a", "closed").call is None
 

@@ -31,6 +31,8 @@ from agentcg.control.bus import Bus, Event
 from agentcg.control.containers import Containers
 from agentcg.control.kv import Coordinator
 from agentcg.control.registry import Registry
+from agentcg.control.stops import Stops
+from agentcg.errors import Unsupported
 from agentcg.kernel.sys import CGROUP2_SUPER_MAGIC
 from agentcg.kv.engines.llamacpp.costs import Costs
 from agentcg.policy.load import load
@@ -273,6 +275,43 @@ def node_at(cgroups: FakeCgroups) -> Iterator[Callable[[str], Node]]:
         node.close()
 
 
+class FakeGuard:
+    """Stands for the process that thaws if we die: knows whether it is armed."""
+
+    missing = False
+
+    def __init__(self, root_fd: int, *, on_thawed: Callable[[int], None], on_ended: Callable[[str], None]) -> None:
+        self.on_thawed, self.on_ended = on_thawed, on_ended
+        self.pid: int | None = None
+        self.started = 0
+        self.armed = False
+
+    def start(self) -> None:
+        if self.missing:
+            raise Unsupported("agentcg-guard is not on PATH", hint="install it")
+        self.pid = 1
+        self.started += 1
+
+    def arm(self, frozen: bool) -> None:
+        self.armed = frozen and self.pid is not None
+
+    def end(self) -> None:
+        """It is gone."""
+        self.close()
+        self.on_ended("killed")
+
+    def close(self) -> None:
+        self.pid, self.armed = None, False
+
+
+@pytest.fixture
+def guard(monkeypatch: pytest.MonkeyPatch) -> type[FakeGuard]:
+    """Return the class of the guards in this test."""
+    kind = type("FakeGuard", (FakeGuard,), {})
+    monkeypatch.setattr("agentcg.control.stops.Guard", kind)
+    return kind
+
+
 @dataclass
 class Served:
     """A running server. ``cgroup`` is where every peer that connects from now on lives."""
@@ -282,6 +321,7 @@ class Served:
     cgroup: str = "/elsewhere"
     registry: Registry = field(init=False)
     coordinator: Coordinator = field(init=False)
+    stops: Stops = field(init=False)
     listening: Server = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     unhandled: list[dict[str, Any]] = field(default_factory=list)
@@ -335,7 +375,7 @@ def replies(sock: socket.socket, expect: int | None) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def served(  # type: ignore[no-untyped-def]
-    cgroups, root, new_registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cgroups, root, new_registry, guard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Served]:
     """Serve on a socket; at the end, fail if anything went wrong on the loop that nobody handled."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -349,7 +389,9 @@ def served(  # type: ignore[no-untyped-def]
         server.loop.set_exception_handler(lambda _, context: server.unhandled.append(context))
         registry = server.registry = new_registry()
         coordinator = server.coordinator = Coordinator(registry, registry.policy.kv)
-        service = Service(registry, Containers(registry, Engine()), coordinator)
+        stops = server.stops = Stops(registry)
+        registry.observers.append(stops)
+        service = Service(registry, Containers(registry, Engine()), coordinator, stops)
         listening = server.listening = Server(
             sock,
             service.interfaces,
@@ -362,6 +404,7 @@ def served(  # type: ignore[no-untyped-def]
         listening.close()
         await registry.settle()
         coordinator.close()
+        stops.close()
         await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))

@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 NAME = "agentcg-guard"
 
 SILENCE_SEC = 1.0
-"""How long the daemon may be silent while something is frozen. It has to beat several times in that."""
+"""How long the daemon may be silent while something is frozen."""
+BEAT_SEC = 0.1
+"""How often it shows that it is alive meanwhile."""
 
 WAITING_SEC = 2.0
 """How long a process that an agent has started waits, stopped, for the daemon to make it a call."""
@@ -162,6 +164,7 @@ class Guard(_Process):
         self._root_fd, self._on_thawed = root_fd, on_thawed
         self._output = -1
         self._armed = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start it, on the running event loop. What a daemon before this one left frozen is not its business.
@@ -189,15 +192,32 @@ class Guard(_Process):
         if frozen or self._armed:
             self._armed = frozen
             self._send(_FROZEN if frozen else _THAWED)
+        if frozen and self._timer is None:
+            self._beat_later()
+        elif not frozen:
+            self._rest()
 
     def beat(self) -> None:
-        """Show that this process is alive: several times in :data:`SILENCE_SEC` while something is frozen."""
+        """Show that this process is alive. While something is frozen, its event loop does so every :data:`BEAT_SEC`."""
         if self._armed:
             self._send(_FROZEN)
+
+    def _beat_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(BEAT_SEC, self._beat_on)
+
+    def _beat_on(self) -> None:
+        self.beat()
+        self._beat_later()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def close(self) -> None:
         """Let it go. It thaws what is still frozen, and ends. Safe to call twice."""
         self._armed = False
+        self._rest()
         if self._output >= 0:
             asyncio.get_running_loop().remove_reader(self._output)
             os.close(self._output)

@@ -313,7 +313,8 @@ json_values = st.recursive(
     max_leaves=8,
 )
 methods = st.sampled_from(
-    ["Sessions.Open", "Sessions.Close", "Sessions.List", "Calls.Begin", "Calls.Amend", "Calls.End", "Calls.Kill"]
+    [f"Sessions.{name}" for name in ("Open", "Close", "List", "Freeze")]
+    + [f"Calls.{name}" for name in ("Begin", "Amend", "End", "Kill", "Freeze", "Thaw")]
 )
 names = st.sampled_from(
     ["session", "id", "tenant", "tool", "command", "intent", "hint", "leased", "call", "exitCode", "budget", "agent"]

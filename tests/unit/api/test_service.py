@@ -13,6 +13,7 @@ from agentcg.api.client import RemoteError
 from agentcg.api.interfaces import SessionInterface
 from agentcg.api.peer import identify
 from agentcg.errors import AgentcgError
+from agentcg.model import SessionRef
 
 IN_A, IN_CALL = "/fake/shared/u0/a/agent", "/fake/shared/u0/a/calls/c1"
 
@@ -342,3 +343,61 @@ def test_a_reason_that_is_no_text_is_no_trouble(served, reason: str) -> None:  #
         (reply,) = served.say(kill)
         assert reply.get("parameters", {}).get("verdict", {}).get("outcome") == "killed", reply
         assert client.calls() == []
+
+
+def test_by_hand_a_call_or_a_session_is_frozen_and_thawed(served) -> None:  # type: ignore[no-untyped-def]
+    with served.client() as client:
+        session = client.session("a")
+        call = session.call(["x"], id="c1")
+        seen, _ = watching(served, "a")
+        for name, path in ((call.name, "shared/u0/a/calls/c1"), (session.name, "shared/u0/a")):
+            assert client.freeze(name) == client.freeze(name) == "frozen"
+            assert served.cgroups.text(path, "cgroup.freeze") == "1"
+            by_hand = [one.session for one in client.sessions() if one.frozenByHand]
+            assert by_hand + [one.call for one in client.calls() if one.frozenByHand] == [name]
+            assert client.thaw(name) == client.thaw(name) == "running"
+            assert served.cgroups.text(path, "cgroup.freeze") == "0"
+        served.on_loop(lambda: served.stops.apply({SessionRef("u0", "a"): "no room"}))
+        assert client.freeze(call.name) == client.thaw(call.name) == "frozen"  # As its session is.
+        assert until(seen, "call_thawed")[:2] == [("call_frozen", call.name), ("call_thawed", call.name)]
+        assert seen[0].message.startswith("by hand: process ")
+        call.end(exit_code=0)
+        for name in (call.name, "u0/b", "u0/b/c1"):
+            with pytest.raises(RemoteError, match=name):
+                client.freeze(name)
+
+
+def test_nobody_freezes_or_thaws_from_inside_a_session(served) -> None:  # type: ignore[no-untyped-def]
+    """Or an agent would undo what was done to stop it."""
+    with served.client() as outside:
+        call = outside.session("a").call(["x"], id="c1").name
+        other = outside.session("b").name
+        outside.freeze(call)
+        for place in (IN_A, IN_CALL):
+            with served.client(place) as inside:
+                for name in (call, "u0/a"):
+                    for request in (inside.freeze, inside.thaw):
+                        with pytest.raises(RemoteError, match="may not freeze or thaw"):
+                            request(name)
+                with pytest.raises(RemoteError, match="may not speak for the session u0/b"):
+                    inside.freeze(other)
+        assert outside.status().refused == 10
+        assert [one.frozenByHand for one in outside.calls()] == [True]
+        outside.thaw(call)
+
+
+def test_a_user_freezes_its_own_sessions_and_no_others(served, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    uid = 0
+
+    def unprivileged(*given: Any) -> Any:
+        peer = identify(*given)
+        peer.operator, peer.uid = False, uid
+        return peer
+
+    monkeypatch.setattr("agentcg.api.server.identify", unprivileged)
+    with served.client() as owner:
+        name = owner.session("a").name
+        uid = 1
+        with served.client() as other, pytest.raises(RemoteError, match="may not speak for the session u0/a"):
+            other.freeze(name)
+        assert owner.freeze(name) == "frozen"

@@ -10,7 +10,6 @@ import pytest
 from agentcg.api.service import SNAPSHOT_CALLS, Service, _Monitor
 from agentcg.api.types import KvSession
 from agentcg.control.containers import Containers
-from agentcg.control.stops import Stops
 from agentcg.model import CallRef, SessionRef
 from agentcg.sandbox.docker import Engine
 
@@ -54,7 +53,7 @@ def test_a_call_that_ends_meanwhile_is_left_out(served) -> None:  # type: ignore
         peer: Any = SimpleNamespace(may_speak_for=lambda ref, owner_uid: True)
 
         async def look() -> list[str]:
-            service = Service(served.registry, Containers(served.registry, Engine()), served.coordinator)
+            service = Service(served.registry, Containers(served.registry, Engine()), served.coordinator, served.stops)
             parts = _Monitor(service, peer).snapshot()
             found = [await anext(parts), await anext(parts)]
             await served.registry.end(CallRef.parse("call", names[-1]), exit_code=0)
@@ -90,11 +89,12 @@ def test_who_is_stopped_and_for_how_long(served) -> None:  # type: ignore[no-unt
         client.session("a").call(["x"], id="held")
         client.session("b").call(["x"], id="still")
         refs = CallRef(SessionRef("u0", "a"), "held"), SessionRef("u0", "b")
-        served.on_loop(lambda: Stops(served.registry).apply(dict.fromkeys(refs, "no room")))
+        served.on_loop(lambda: served.stops.apply(dict.fromkeys(refs, "no room")))
         found = client.snapshot()
         assert {session.session: session.state for session in found.sessions} == {"u0/a": "running", "u0/b": "frozen"}
         assert {call.call: call.state for call in found.calls} == {"u0/a/held": "held", "u0/b/still": "frozen"}
         assert all(call.stoppedSec is not None and 0 < call.stoppedSec < 60 for call in found.calls)
+        assert not any(one.frozenByHand for one in (*found.sessions, *found.calls))
 
 
 def test_how_long_a_call_is_expected_to_run(served) -> None:  # type: ignore[no-untyped-def]

@@ -12,8 +12,8 @@ import pytest
 
 from agentcg.control.controller import Controller
 from agentcg.control.registry import Registry
+from agentcg.control.stops import Stops
 from agentcg.control.view import MECHANISMS, Settings
-from agentcg.errors import Unsupported
 from agentcg.model import Budget, CallRef, Intent, SessionRef
 from agentcg.policy.load import load
 from agentcg.policy.schema import PolicyBudget
@@ -25,62 +25,31 @@ FREEZE, HIGH = "cgroup.freeze", "memory.high"
 Work = Callable[[Registry, Controller], Coroutine[Any, Any, None]]
 
 
-class FakeGuard:
-    """Stands for the process that thaws if we die: knows whether it is armed."""
-
-    missing = False
-
-    def __init__(self, root_fd: int, *, on_thawed: Callable[[int], None], on_ended: Callable[[str], None]) -> None:
-        self.on_thawed, self.on_ended = on_thawed, on_ended
-        self.started = self.beats = 0
-        self.armed = False
-
-    def start(self) -> None:
-        if self.missing:
-            raise Unsupported("agentcg-guard is not on PATH", hint="install it")
-        self.started += 1
-
-    def arm(self, frozen: bool) -> None:
-        self.armed = frozen and self.started > 0
-
-    def beat(self) -> None:
-        self.beats += self.armed
-
-    def close(self) -> None:
-        self.armed = False
-
-
-@pytest.fixture
-def guard(monkeypatch: pytest.MonkeyPatch) -> type[FakeGuard]:
-    """Return the class of the guards in this test."""
-    kind = type("FakeGuard", (FakeGuard,), {})
-    monkeypatch.setattr("agentcg.control.controller.Guard", kind)
-    monkeypatch.setattr("agentcg.control.controller.PAUSE_SEC", 0)
-    return kind
-
-
 SLOW = Settings(yield_quiet_sec=2.0, yield_max_sec=20.0)
 """Others stop for so long that a test sees it, however late it looks."""
 
 
 def guard_of(controller: Controller) -> Any:
-    return controller._guard
+    return controller._stops._guard
 
 
 @pytest.fixture
-def controlled(new_registry: Callable[..., Registry], guard: type[FakeGuard]):  # type: ignore[no-untyped-def]
+def controlled(new_registry: Callable[..., Registry], guard: Any, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """Return a function that runs a coroutine with a registry whose sessions have 1 GiB, and its controller."""
+    monkeypatch.setattr("agentcg.control.controller.PAUSE_SEC", 0)
 
     def run(work: Work, *, settings: Settings = Settings(), dry_run: bool = False) -> None:  # noqa: B008
         async def main() -> None:
             rules = replace(load("default"), tenant=PolicyBudget())  # One tenant may use it all.
             registry = new_registry(capacity=G, limited=True, policy=rules)
-            controller = Controller(registry, settings, dry_run=dry_run)
+            stops = Stops(registry, dry_run=dry_run)
+            controller = Controller(registry, settings, stops)
             registry.observers.append(controller)
             registry.reserves.rebalance()
             await work(registry, controller)
             await registry.settle()
             controller.close()
+            stops.close()
 
         asyncio.run(main())
 
@@ -571,10 +540,8 @@ def test_the_guard_is_armed_before_anything_is_frozen_and_until_all_is_thawed(co
         assert not guard.armed
         holds(cgroups, "shared/u0/b", 310)
         trip(cgroups, "shared/u0/b")
-        before = guard.beats
         await asyncio.sleep(0.5)
         assert guard.armed
-        assert guard.beats - before >= 3
         await registry.close_session(B, "x")
         await pass_by()
         assert not guard.armed
@@ -627,9 +594,36 @@ def test_when_the_guard_ends_all_is_thawed_and_another_comes(controlled, cgroups
         await pass_by()
         holds(cgroups, "shared/u0/b", 310)
         trip(cgroups, "shared/u0/b")
-        guard_of(controller).on_ended("killed")
+        guard_of(controller).end()
         assert cgroups.text("shared/u0/b", FREEZE) == "0"
         assert guard_of(controller).started == 2
+
+    controlled(work)
+
+
+def test_what_is_frozen_by_hand_is_not_the_controllers(controlled, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, controller: Controller) -> None:
+        start(registry, A, 700)
+        start(registry, B)
+        stops = controller._stops
+        stops.freeze(registry.sessions[B], "somebody")
+        for _ in range(2):
+            controller.look()
+        assert cgroups.text("shared/u0/b", FREEZE) == "1"
+        assert controller.actions["freeze"] == controller.actions["thaw"] == 0
+        holds(cgroups, "shared/u0/b", 310)
+        trip(cgroups, "shared/u0/b")
+        assert controller.actions["freeze"] == 1
+        await registry.close_session(A, "x")
+        await pass_by()
+        assert controller.actions["thaw"] == 1
+        assert cgroups.text("shared/u0/b", FREEZE) == "1"
+        guard_of(controller).on_thawed(1)
+        controller.close()
+        assert (cgroups.text("shared/u0/b", FREEZE), guard_of(controller).armed) == ("1", True)
+        stops.thaw(registry.sessions[B])
+        assert (cgroups.text("shared/u0/b", FREEZE), guard_of(controller).armed) == ("0", False)
+        assert kinds(registry, B) == ["session_opened", "session_frozen", "session_frozen", "session_thawed"]
 
     controlled(work)
 

@@ -116,6 +116,9 @@ def test_the_urgent_call_is_let_start_and_the_other_is_held() -> None:
         ({"turn_until": NOW}, "a"),
         ({"calls": [call("b/1", stopped=NOW - 60)]}, "b"),
         ({"calls": [call("b/1", stopped=NOW - 59.9)]}, "a"),
+        ({"stopped": NOW - 700, "by_hand": True}, "a"),
+        ({"calls": [call("b/1", stopped=NOW - 700, by_hand=True)]}, "a"),
+        ({"calls": [call("b/1", stopped=NOW - 60), call("b/2", by_hand=True)]}, "b"),
     ],
 )
 def test_who_has_waited_too_long_goes_before_all_others_for_a_while(fields: dict[str, Any], first: str) -> None:

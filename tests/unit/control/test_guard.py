@@ -248,6 +248,17 @@ def test_a_daemon_that_hung_is_told_what_is_no_longer_frozen(tree, with_guard):
     with_guard(body)
 
 
+def test_it_hears_that_the_daemon_is_alive_as_long_as_its_loop_runs(tree, with_guard):
+    async def body(guard, told):
+        guard.arm(True)
+        tree.freeze(CALLS[0])
+        await asyncio.sleep(2.5)
+        assert tree.frozen == [".", CALLS[0]]
+        assert told == []
+
+    with_guard(body)
+
+
 def test_closing_thaws_what_is_left_and_is_not_taken_for_a_fault(tree, with_guard):
     async def body(guard, told):
         guard.arm(True)

@@ -96,7 +96,7 @@ def test_a_class_that_is_not_in_the_policy_any_more_is_other(new_registry) -> No
     asyncio.run(run())
 
 
-def test_who_is_stopped_is_seen_in_the_states(new_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
+def test_who_is_stopped_is_seen_in_the_states(new_registry, cgroups, guard) -> None:  # type: ignore[no-untyped-def]
     def work() -> None:
         registry = new_registry()
         metrics = Metrics(registry, None, None)
@@ -118,6 +118,11 @@ def test_who_is_stopped_is_seen_in_the_states(new_registry, cgroups) -> None:  #
         stops.apply({})
         assert read(metrics)["agentcg_calls"]["running",] == 3
         assert stops.actions == {"hold": 1, "freeze": 2, "thaw": 3}
+        stops.freeze(second, "somebody")
+        assert read(metrics)["agentcg_sessions"]["frozen",] == 1
+        assert read(metrics)["agentcg_calls"]["frozen",] == 1
+        stops.close()
+        assert stops.actions == {"hold": 1, "freeze": 2, "thaw": 3}
 
     on_loop(work)
 
@@ -125,7 +130,7 @@ def test_who_is_stopped_is_seen_in_the_states(new_registry, cgroups) -> None:  #
 def test_what_the_controller_does_is_counted(new_registry, cgroups) -> None:  # type: ignore[no-untyped-def]
     def work() -> None:
         registry = new_registry(capacity=512 * M, limited=True)
-        controller = Controller(registry, Settings(mechanisms=frozenset({"kill"})))
+        controller = Controller(registry, Settings(mechanisms=frozenset({"kill"})), Stops(registry))
         registry.observers.append(controller)
         metrics = Metrics(registry, controller, None)
         live = session(registry, "s")
