@@ -30,8 +30,9 @@ __all__ = ["top"]
 def top(socket: str | None, every: str, once: bool, as_json: bool) -> None:
     """Show tenants, sessions and calls as they are, until q is pressed.
 
-    m, c and t sort by memory, CPU and time, / filters, the arrows select a call, k ends it and a asks for other limits
-    for it, in the words of AGENT_RESOURCE_HINT. Without a terminal one frame is printed after the other.
+    m, c and t sort by memory, CPU and time, / filters, the arrows select a call or a session. f freezes it or thaws it,
+    k ends a call, and a asks for other limits for it, in the words of AGENT_RESOURCE_HINT. Without a terminal one frame
+    is printed after the other.
     """
     every_sec = parse_duration("--every", every)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from agentcg.api.types import SnapshotPart, Verdict
-from agentcg.top.rows import Row, Sort, count
+from agentcg.top.rows import BY_HAND, Row, Sort, count
 from agentcg.top.view import View
 from agentcg.units import format_duration, format_size
 from agentcg.verdict import one_line
@@ -23,8 +23,8 @@ _KV = ("KV", 6)  # Only there while an LLM server is.
 _PINNED = "*"
 _SORTED: dict[Sort, str] = {"memory": "MEM", "cpu": "CPU%", "time": "TIME"}
 _CLASS, _STATE = 7, 9
-_STATES = {"throttled": "yellow", "frozen": "cyan", "held": "magenta", "ending": "dim"}
-_HELP = "m c t sort  / filter  ↑↓ select  k kill  a amend  q quit"
+_STATES = {"throttled": "yellow", "frozen": "cyan", BY_HAND: "cyan", "held": "magenta", "ending": "dim"}
+_HELP = "m c t sort  / filter  ↑↓ select  f freeze  k kill  a amend  q quit"
 VERDICTS, VERDICTS_SHORT = 8, 3
 """How many verdicts there is room for, and how many below :data:`TALL` lines."""
 TALL = 40

@@ -10,9 +10,12 @@ from typing import Literal, TypeVar
 
 from agentcg.api.types import KvSession, SessionInfo, SnapshotPart, ToolCallInfo
 
-__all__ = ["Row", "Sort", "count", "rows_of"]
+__all__ = ["BY_HAND", "Row", "Sort", "count", "rows_of"]
 
 _N = TypeVar("_N", int, float)
+
+BY_HAND = "by hand"
+"""The state of what is frozen so."""
 
 Sort = Literal["memory", "cpu", "time"]
 """By what tenants are sorted, sessions in their tenant, and calls in their session: the most first."""
@@ -43,6 +46,8 @@ class Row:
     """Nobody else can take that for some time."""
     call_class: str = ""
     state: str = ""
+    by_hand: bool = False
+    """It is frozen by hand."""
 
 
 def rows_of(
@@ -57,7 +62,7 @@ def rows_of(
     wanted = wanted.lower()
     calls: defaultdict[str, list[ToolCallInfo]] = defaultdict(list)
     for call in now.calls:
-        if wanted in f"{call.call} {call.callClass} {call.state} {call.tool} {call.command}".lower():
+        if wanted in f"{call.call} {call.callClass} {_state(call)} {call.tool} {call.command}".lower():
             calls[call.call.rpartition("/")[0]].append(call)
     tenants: defaultdict[str, list[SessionInfo]] = defaultdict(list)
     for session in now.sessions:
@@ -142,7 +147,8 @@ def _session(info: SessionInfo, now: SnapshotPart, cpu_percent: float | None, ca
         elapsed_sec=max(now.time - info.opened, 0.0),
         kv_cache=_sum(held.bytes for held in cached),
         kv_pinned=any(held.pinnedSec is not None for held in cached),
-        state=info.state or "",
+        state=_state(info),
+        by_hand=bool(info.frozenByHand),
     )
 
 
@@ -159,8 +165,13 @@ def _call(info: ToolCallInfo, now: SnapshotPart, cpu_percent: float | None) -> R
         elapsed_sec=max(now.time - info.started - (info.stoppedSec or 0.0), 0.0),
         predicted_sec=info.durationPredictedSec,
         call_class=info.callClass,
-        state=info.state or "",
+        state=_state(info),
+        by_hand=bool(info.frozenByHand),
     )
+
+
+def _state(info: SessionInfo | ToolCallInfo) -> str:
+    return BY_HAND if info.frozenByHand else info.state or ""
 
 
 def _sum(values: Iterable[_N | None]) -> _N | None:

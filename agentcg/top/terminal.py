@@ -23,7 +23,7 @@ from agentcg.errors import AgentcgError
 from agentcg.policy.hint import parse_hint
 from agentcg.top.frame import frame
 from agentcg.top.rows import Row, rows_of
-from agentcg.top.view import Amend, Keys, Kill, Quit, View
+from agentcg.top.view import Amend, Freeze, Keys, Kill, Quit, Thaw, View
 from agentcg.verdict import one_line
 
 __all__ = ["Source", "interactive", "watch"]
@@ -115,6 +115,10 @@ def _do(pressed: list[str], view: View, rows: list[Row], source: Source) -> bool
                     return False
                 case Kill():
                     view.message = f"{wish.call}: {source.client.kill(wish.call, KILL_REASON).outcome}"
+                case Freeze():
+                    view.message = f"{wish.name}: {source.client.freeze(wish.name)}"
+                case Thaw():
+                    view.message = f"{wish.name}: {source.client.thaw(wish.name)}"
                 case Amend():
                     view.message = _amend(source.client, wish)
         except AgentcgError as error:

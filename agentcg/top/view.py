@@ -10,7 +10,7 @@ from typing import Literal
 
 from agentcg.top.rows import Row, Sort
 
-__all__ = ["Amend", "Keys", "Kill", "Quit", "View"]
+__all__ = ["Amend", "Freeze", "Keys", "Kill", "Quit", "Thaw", "View"]
 
 _SORTS: dict[str, Sort] = {"m": "memory", "c": "cpu", "t": "time"}
 # What terminals send for keys: xterm's control sequences, invisible-island.net/xterm/ctlseqs. "Cursor keys".
@@ -86,11 +86,25 @@ class Amend:
 
 
 @dataclass(frozen=True, slots=True)
+class Freeze:
+    """Freeze a call or a session by hand."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """Thaw what is frozen by hand."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Quit:
     """Leave."""
 
 
-Wish = Kill | Amend | Quit
+Wish = Kill | Freeze | Thaw | Amend | Quit
 
 
 @dataclass(slots=True)
@@ -136,6 +150,8 @@ class View:
             self.wanted = ""
         elif key in ("k", "a"):
             self._ask("kill" if key == "k" else "amend")
+        elif key == "f":
+            return self._freeze(rows)
         return Quit() if key == "q" else None
 
     def _ask(self, what: Literal["kill", "amend"]) -> None:
@@ -143,6 +159,13 @@ class View:
             self.asking, self.subject, self.typed = what, self.selected, ""
         else:
             self.message = f"select a call to {what} it"
+
+    def _freeze(self, rows: Sequence[Row]) -> Freeze | Thaw | None:
+        row = next((row for row in rows if row.name == self.selected and row.kind != "tenant"), None)
+        if row is None:
+            self.message = "select a call or a session to freeze or thaw it"
+            return None
+        return Thaw(row.name) if row.by_hand else Freeze(row.name)
 
     def _confirm(self, key: str) -> Wish | None:
         self.asking = ""

@@ -150,6 +150,17 @@ def test_a_session_is_not_killed(top: Top, host: Client) -> None:
     assert len(host.sessions()) == 1
 
 
+def test_a_call_or_its_session_is_frozen_and_thawed(top: Top, served) -> None:  # type: ignore[no-untyped-def]
+    top.type(b"f", "select a call or a session to freeze or thaw it")
+    for path, name in (("shared/u0/work", "u0/work"), ("shared/u0/work/calls/one", "u0/work/one")):
+        top.terminal.type(DOWN)
+        top.type(b"f", f"{name}: frozen", "by hand")
+        assert served.cgroups.text(path, "cgroup.freeze") == "1"
+        top.type(b"f", f"{name}: running")
+        assert served.cgroups.text(path, "cgroup.freeze") == "0"
+        top.see(lambda frame: "by hand" not in frame)
+
+
 def test_another_size_is_drawn_at_once(host, served, open_terminal) -> None:  # type: ignore[no-untyped-def]
     top = Top(open_terminal([*MAIN, "--every", "1h"], environment(served)))
     top.terminal.expect("make")

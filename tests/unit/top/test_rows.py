@@ -29,6 +29,21 @@ def names(rows: list[Row]) -> list[str]:
     return [row.name for row in rows]
 
 
+def test_what_is_frozen_by_hand_is_shown_and_found_so() -> None:
+    now = snapshot(
+        session("u/a", state="frozen", frozenByHand=True),
+        call("u/a/x", state="frozen"),
+        call("u/a/y", state="frozen", frozenByHand=True),
+    )
+    rows = rows_of(now)
+    assert [(row.name, row.state, row.by_hand) for row in rows[1:]] == [
+        ("u/a", "by hand", True),
+        ("u/a/y", "by hand", True),
+        ("u/a/x", "frozen", False),
+    ]
+    assert names(rows_of(now, wanted="by hand")) == ["u", "u/a", "u/a/y"]
+
+
 HOST = snapshot(
     session("u/a", memoryCurrent=10 * M, cpuSec=50.0, opened=90.0, calls=2),
     session("u/b", memoryCurrent=30 * M, cpuSec=1.0, opened=10.0),

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keys, and what they do to the view."""
 
+from dataclasses import replace
+
 import pytest
 
 from agentcg.top.rows import Row
-from agentcg.top.view import Amend, Keys, Kill, Quit, View
+from agentcg.top.view import Amend, Freeze, Keys, Kill, Quit, Thaw, View
 
 ROWS = [Row("tenant", "u", ""), Row("session", "u/a", ""), Row("call", "u/a/x", ""), Row("call", "u/a/y", "")]
 
@@ -111,6 +113,21 @@ def test_only_calls_are_killed_or_amended(key: str) -> None:
     press(view, key)
     assert view.asking == ""
     assert view.message.startswith("select a call to ")
+
+
+@pytest.mark.parametrize("name", ["u/a", "u/a/x"])
+def test_calls_and_sessions_are_frozen_and_what_is_frozen_by_hand_is_thawed(name: str) -> None:
+    view = View(selected=name)
+    assert press(view, "f") == Freeze(name)
+    rows = [replace(row, by_hand=row.name == name) for row in ROWS]
+    assert view.press("f", rows) == Thaw(name)
+
+
+@pytest.mark.parametrize("name", ["u", "", "u/gone"])
+def test_nothing_else_is_frozen(name: str) -> None:
+    view = View(selected=name)
+    assert press(view, "f") is None
+    assert view.message == "select a call or a session to freeze or thaw it"
 
 
 def test_quit() -> None:
