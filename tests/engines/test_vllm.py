@@ -12,6 +12,7 @@ import pytest
 
 from agentcg.api.types import KvEvent, KvForecast
 from agentcg.errors import Unsupported
+from agentcg.kv.engines.signals import remaining
 from agentcg.kv.engines.vllm.check import of_a_scheduler, require, what_is_missing
 from agentcg.kv.policies import POLICIES
 from agentcg.kv.state import CallEvent
@@ -278,10 +279,11 @@ def test_what_the_daemon_says_is_heard_and_it_is_told(new_vllm) -> None:
     server.step()
     (said,) = coordinator._unsaid.values()
     assert (said.session, said.tokens, said.bytes, said.turns, said.pinnedSec) == (A, 480, 30 * 128, None, 10.0)
-    coordinator._heard.append(KvEvent("began", A, f"{A}/c1", KvForecast(1.0, 2.0, 3.0, 2.0)))
-    server.pause(1.0)  # Without anybody who waits it matters to nobody, and is looked at once a second.
+    began, forecast = server.now, KvForecast(1.0, 2.0, 3.0, 2.0)
+    coordinator._heard.append((began, KvEvent("began", A, f"{A}/c1", forecast)))
+    server.pause(1.5)  # Nobody is served meanwhile: vLLM does not schedule, and the call goes on all the same.
     server.step()
-    assert sessions[A].left(server.now) is not None
+    assert sessions[A].left(server.now) == remaining(forecast).after(server.now - began)
     server.ask("a2", MORE, session=A)
     server.ask("x", prompt(3, 1600))
     server.step()
@@ -291,7 +293,7 @@ def test_what_the_daemon_says_is_heard_and_it_is_told(new_vllm) -> None:
     server.serve("a2", "x")
     server.step()
     assert coordinator.queue.waiting == 0
-    coordinator._heard.append(KvEvent("closed", A))
+    coordinator._heard.append((server.now, KvEvent("closed", A)))
     server.pause(1.0)
     server.step()
     assert A not in sessions

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -44,7 +45,7 @@ class Coordinator:
         self.queue = KvQueue(0, total_blocks)
         """Who waits at the engine. Whoever serves sets another one; it is read once a second."""
         self._engine, self._blocks, self._block_bytes, self._path = engine, total_blocks, block_bytes, path
-        self._heard: deque[KvEvent | None] = deque()
+        self._heard: deque[tuple[float, KvEvent | None]] = deque()
         self._lock = threading.Lock()  # Held for as long as it takes to change a dictionary.
         self._unsaid: dict[str, KvSession] = {}
         self._said: dict[str, KvSession] = {}
@@ -66,8 +67,9 @@ class Coordinator:
 
     # From the engine's thread
 
-    def heard(self) -> Iterable[KvEvent | None]:
-        """Return what was heard since the last time. None: what was heard of calls before is to be forgotten."""
+    def heard(self) -> Iterable[tuple[float, KvEvent | None]]:
+        """Return what was heard since the last time, and when, on the monotonic clock: who serves nobody does not look.
+        None: what was heard of calls before is to be forgotten."""
         if not (heard := self._heard):
             return ()
         return [heard.popleft() for _ in range(len(heard))]
@@ -109,10 +111,10 @@ class Coordinator:
                 if event.kind == "lost":
                     return
                 if len(self._heard) >= _HEARD_MAX:
-                    self._heard = deque([None])
-                self._heard.append(event)
+                    self._heard = deque([(time.monotonic(), None)])
+                self._heard.append((time.monotonic(), event))
         finally:
-            self._heard.append(None)
+            self._heard.append((time.monotonic(), None))
 
     def _report(self, client: Client) -> None:
         client.kv_hello(self._engine, total_blocks=self._blocks, block_bytes=self._block_bytes)
@@ -144,8 +146,8 @@ class Coordinator:
             silent_sec += REPORT_SEC
 
 
-def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
-    """Tell a keeper what was heard."""
+def hear(keeper: Keeper[Any], event: KvEvent | None, at: float) -> None:
+    """Tell a keeper what was heard, and when that was."""
     if event is None:
         keeper.retention.forget_calls()
     elif event.session is None:
@@ -153,7 +155,7 @@ def hear(keeper: Keeper[Any], event: KvEvent | None) -> None:
     elif event.kind == "closed":
         keeper.close(event.session)
     elif (told := call_event(event)) is not None:
-        keeper.retention.call(event.session, told, keeper.clock())
+        keeper.retention.call(event.session, told, at)
 
 
 def describe(keeper: Keeper[Any], session: str, block_bytes: int) -> KvSession | None:

@@ -67,6 +67,7 @@ class KeepingScheduler(Scheduler):
     # Requests come and go
 
     def add_request(self, request: Any) -> None:
+        self._agentcg_hear()
         # One that is streamed in pieces holds its blocks itself while it waits for the next piece.
         if request.request_id not in self.requests and not request.resumable:
             told = told_by(request)
@@ -99,13 +100,11 @@ class KeepingScheduler(Scheduler):
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         keeper, manager = self._agentcg, self.kv_cache_manager
+        self._agentcg_hear()
         looked = keeper.look()
         if self._agentcg_prefills:
             self._agentcg_measure()
         waits = self.waiting or self.kv_holding_waiting
-        if looked or waits:
-            for event in self._agentcg_coordinator.heard():
-                hear(keeper, event)
         # With --scheduling-policy priority the operator's order stands.
         if waits and self.policy == SchedulingPolicy.FCFS and (order := keeper.order()) is not None:
             self._agentcg_sort(order)
@@ -126,6 +125,11 @@ class KeepingScheduler(Scheduler):
         if looked or keeper.changed or bool(waits) != bool(self._agentcg_coordinator.queue.waiting):
             self._agentcg_tell(looked)
         return output
+
+    def _agentcg_hear(self) -> None:
+        """Take to heart what was heard of calls, before anything else happens: no time runs backwards."""
+        for at, event in self._agentcg_coordinator.heard():
+            hear(self._agentcg, event, at)
 
     def _agentcg_sort(self, order: Sequence[str]) -> None:
         if len(self.waiting) < 2:

@@ -64,14 +64,17 @@ def test_calls_are_heard_of_and_forgotten_when_the_daemon_goes(served, new_coord
     made, heard = new_coordinator(served.path), []
     with served.client() as operator, operator.session("a") as session:
         until(lambda: len(made._clients) == 2)
+        before = time.monotonic()
         call = session.call(["sleep", "1"], id="c1", leased=False)
         until(lambda: heard.extend(made.heard()) or heard)
-        assert (heard[0].kind, heard[0].call) == ("began", "u0/a/c1")
+        began, event = heard[0]
+        assert before <= began <= time.monotonic()
+        assert (event.kind, event.call) == ("began", "u0/a/c1")
         for client in list(made._clients):
             client.interrupt()
         until(lambda: heard.extend(made.heard()) or len(heard) >= 3)
-        assert heard[1] is None
-        assert (heard[2].kind, heard[2].call) == ("began", "u0/a/c1")  # As it runs still.
+        assert heard[1][1] is None
+        assert (heard[2][1].kind, heard[2][1].call) == ("began", "u0/a/c1")  # As it runs still.
         call.end(exit_code=0)
 
 
@@ -98,7 +101,7 @@ def test_what_nobody_takes_is_forgotten_as_a_whole(monkeypatch) -> None:
     made = Coordinator("e", total_blocks=1, block_bytes=1)
     with pytest.raises(AssertionError, match="ended"):
         made._listen(Client())  # type: ignore[arg-type]
-    heard = list(made.heard())
+    heard = [event for _, event in made.heard()]
     assert heard[0] is None
     assert [event.call for event in heard[1:-1]] == ["u0/a/c8", "u0/a/c9"]
     assert heard[-1] is None
@@ -108,18 +111,18 @@ def test_what_is_heard_is_told(new_engine) -> None:
     engine = new_engine()
     engine.turn("u0/a")
     session = engine.keeper.retention.state.sessions["u0/a"]
-    hear(engine.keeper, KvEvent("began", "u0/a", "u0/a/c1", FORECAST))
-    assert session.left(0.0) == remaining(FORECAST)
-    hear(engine.keeper, KvEvent("frozen", "u0/a", "u0/a/c1"))
     engine.now = 100.0
-    assert session.left(100.0) == remaining(FORECAST)
-    hear(engine.keeper, None)
+    hear(engine.keeper, KvEvent("began", "u0/a", "u0/a/c1", FORECAST), 50.0)  # Nothing has been served since.
+    assert session.left(53.0) == remaining(FORECAST).after(3.0)
+    hear(engine.keeper, KvEvent("frozen", "u0/a", "u0/a/c1"), 53.0)
+    assert session.left(100.0) == remaining(FORECAST).after(3.0)
+    hear(engine.keeper, None, 100.0)
     assert session.left(100.0) is None
     assert session.over_from is None
     for event in (KvEvent("lost", missed=4), KvEvent("new", "u0/a", "u0/a/c2"), KvEvent("began", "u0/x", "u0/x/c1")):
-        hear(engine.keeper, event)
+        hear(engine.keeper, event, 100.0)
     assert not session.calls
-    hear(engine.keeper, KvEvent("closed", "u0/a"))
+    hear(engine.keeper, KvEvent("closed", "u0/a"), 100.0)
     assert not engine.keeper.pins
 
 
