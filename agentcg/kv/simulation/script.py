@@ -37,6 +37,11 @@ class Turn:
     """How many of the prompt's tokens are the beginning of the context that the last turn left behind."""
     calls: tuple[ToolCall, ...] = ()
 
+    @property
+    def computed_tokens(self) -> int:
+        """What an engine has computed at its end: the answer's last token is not, until something follows it."""
+        return self.prompt_tokens + self.output_tokens - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Script:

@@ -105,7 +105,7 @@ class _Simulator:
         self._now = 0.0
         self._outcome = Outcome()
         for each in sessions:
-            needed = self._pool.whole(self._own(each.script.context_tokens))
+            needed = max(map(self._needed, each.script.turns))
             if needed > self._pool.tokens:
                 what = f"its context takes {needed} tokens, the pool has {self._pool.tokens}"
                 raise InvalidInput(each.session, what, hint="leave it out, or take a larger pool")
@@ -204,7 +204,8 @@ class _Simulator:
         turn, pool, now = run.turn, self._pool, self._now
         own = self._own(turn.prompt_tokens)
         # One token at least has to be computed, or there is nothing to decode from.
-        known = pool.full(max(0, min(turn.prefix_tokens - self._machine.shared_tokens, own - 1)))
+        prefix = min(turn.prefix_tokens, run.script.turns[run.next - 1].computed_tokens if run.next else 0)
+        known = pool.full(max(0, min(prefix - self._machine.shared_tokens, own - 1)))
         cached, there = min(known, pool.held.get(run.name, 0)), now
         self._outcome.ideal_tokens += own - known
         if self._host:
@@ -224,7 +225,7 @@ class _Simulator:
         """A turn is over: its calls begin, or the session is over."""
         turn, now = run.turn, self._now
         self._used -= self._needed(turn)
-        kept = self._pool.full(self._own(turn.prompt_tokens + turn.output_tokens))
+        kept = self._pool.full(self._own(turn.computed_tokens))
         self._pool.resize(run.name, kept)
         run.next, run.ended = run.next + 1, now
         self._outcome.turns += 1
@@ -278,7 +279,7 @@ class _Simulator:
 
     def _needed(self, turn: Turn) -> int:
         """What a turn takes in the pool."""
-        return self._pool.whole(self._own(turn.prompt_tokens + turn.output_tokens))
+        return self._pool.whole(self._own(turn.computed_tokens))
 
     def _push(self, heap: list[tuple[float, int, _Item]], at: float, item: _Item) -> None:
         self._number += 1

@@ -31,8 +31,8 @@ def once(at: float, name: str, prompt: int, output: int = 1) -> Arrival:
 
 
 def twice(at: float = 0.0, calls: tuple[ToolCall, ...] = (ToolCall("bash", 10.0),), weight: float = 1.0) -> Arrival:
-    """A session that leaves 6 tokens behind at 2.5 s, and comes back with one more."""
-    return Arrival(at, "a", Script("a", (Turn(4, 2, calls=calls), Turn(7, 1, prefix_tokens=6)), weight))
+    """A session that has computed 6 tokens after 2.6 s, and comes back with one more."""
+    return Arrival(at, "a", Script("a", (Turn(5, 2, calls=calls), Turn(7, 1, prefix_tokens=6)), weight))
 
 
 def test_a_prompt_goes_in_chunks_and_its_last_step_gives_the_first_token() -> None:
@@ -43,26 +43,33 @@ def test_a_prompt_goes_in_chunks_and_its_last_step_gives_the_first_token() -> No
 
 
 def test_what_is_taken_is_prefilled_again() -> None:
-    sessions = [twice(), once(3.0, "b", prompt=5)]
-    # b needs 6 of 10 blocks, so a loses 2 of its 6: it has 3 to compute when it is back at 12.5 s, and not 1.
+    sessions = [twice(), once(3.0, "b", prompt=6)]
+    # b needs 6 of 10 blocks, so a loses 2 of its 6: it has 3 to compute when it is back at 12.6 s, and not 1.
     outcome = simulate(sessions, machine(10), POLICIES["lru"]())
-    assert outcome.completion_sec == {"a": pytest.approx(13.8), "b": pytest.approx(1.5)}
-    assert (outcome.prefilled_tokens, outcome.ideal_tokens) == (12, 10)
+    assert outcome.completion_sec == {"a": pytest.approx(13.9), "b": pytest.approx(1.6)}
+    assert (outcome.prefilled_tokens, outcome.ideal_tokens) == (14, 12)
     roomy = simulate(sessions, machine(100), POLICIES["lru"]())
-    assert roomy.completion_sec == {"a": pytest.approx(13.6), "b": pytest.approx(1.5)}
-    assert (roomy.prefilled_tokens, roomy.ideal_tokens) == (10, 10)
+    assert roomy.completion_sec == {"a": pytest.approx(13.7), "b": pytest.approx(1.6)}
+    assert (roomy.prefilled_tokens, roomy.ideal_tokens) == (12, 12)
+
+
+def test_the_last_token_of_an_answer_is_computed_with_what_follows_it() -> None:
+    script = Script("a", (Turn(5, 2), Turn(8, 2, prefix_tokens=7)))
+    # Of 7 tokens that were sent and answered 6 are computed; the second turn needs 9 with the first token it answers.
+    outcome = simulate([Arrival(0.0, "a", script)], machine(9), POLICIES["lru"]())
+    assert (outcome.prefilled_tokens, outcome.ideal_tokens) == (7, 7)
 
 
 def test_only_full_blocks_are_found_again() -> None:
     # Of 6 tokens, 4 are in a full block of four.
-    assert simulate([twice()], machine(100, block_tokens=4), POLICIES["lru"]()).prefilled_tokens == 4 + 3
+    assert simulate([twice()], machine(100, block_tokens=4), POLICIES["lru"]()).prefilled_tokens == 5 + 3
 
 
 def test_what_is_taken_comes_back_from_the_host() -> None:
-    outcome = simulate([twice(), once(3.0, "b", 5)], machine(host=Host(100, Transfer(1, 1.0))), POLICIES["lru"]())
+    outcome = simulate([twice(), once(3.0, "b", 6)], machine(host=Host(100, Transfer(1, 1.0))), POLICIES["lru"]())
     # Two tokens in two seconds, then one to compute.
-    assert outcome.completion_sec["a"] == pytest.approx(12.5 + 2 + 1.1)
-    assert (outcome.prefilled_tokens, outcome.loaded_tokens) == (10, 2)
+    assert outcome.completion_sec["a"] == pytest.approx(12.6 + 2 + 1.1)
+    assert (outcome.prefilled_tokens, outcome.loaded_tokens) == (12, 2)
 
 
 def test_who_does_not_fit_waits_for_who_runs() -> None:
@@ -72,7 +79,7 @@ def test_who_does_not_fit_waits_for_who_runs() -> None:
 
 def test_who_does_not_fit_is_asked_about_again_as_time_passes() -> None:
     sessions = [twice(), once(3.0, "b", 1, 3), once(3.5, "c", 3)]
-    # a is kept until 4.5 s; b runs from 3 s on in steps of 1.1 s. So c begins at 5.2 s, beside the last step of b.
+    # a is kept until 4.6 s; b runs from 3 s on in steps of 1.1 s. So c begins at 5.2 s, beside the last step of b.
     outcome = simulate(sessions, machine(), FixedTtl(2.0))
     assert outcome.completion_sec["c"] == pytest.approx(5.2 + 1.4 - 3.5)
     # With a longer pin it waits until b is over, and may then take it: nobody runs.
@@ -84,8 +91,8 @@ def test_calls_of_two_sessions_share_the_cpus_by_weight() -> None:
     heavy, light = twice(0.0, calls, weight=3.0), twice(0.0, calls)
     both = [heavy, Arrival(0.0, "b", light.script)]
     outcome = simulate(both, machine(100, cpus=1.0), POLICIES["lru"]())
-    # One step for both prompts, 1.8 s, and one for both second tokens, 1.2 s. Then three quarters of a CPU and one.
-    back = 1.8 + 1.2
+    # One step for both prompts, 2 s, and one for both second tokens, 1.2 s. Then three quarters of a CPU and one.
+    back = 2.0 + 1.2
     assert outcome.completion_sec["a"] == pytest.approx(back + 10 / 0.75 + 1.1)
     assert outcome.completion_sec["b"] == pytest.approx(back + 20 + 1.1)
 
@@ -102,15 +109,15 @@ def test_what_all_prompts_begin_with_is_neither_computed_nor_held() -> None:
 
 def test_a_session_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"b: its context takes 11 tokens, the pool has 10"):
-        simulate([once(0.0, "b", 10)], machine(10), POLICIES["lru"]())
+        simulate([once(0.0, "b", 11)], machine(10), POLICIES["lru"]())
 
 
 def test_what_an_engine_is_not_told_is_over_stays_until_it_is_taken() -> None:
     sessions = [once(0.0, "b", 5), twice(2.0), once(6.0, "c", 3)]
-    told = simulate(sessions, machine(14), POLICIES["lru"]())
+    told = simulate(sessions, machine(13), POLICIES["lru"]())
     assert told.prefilled_tokens == told.ideal_tokens
-    # b's 6 are the least recently used: they go for a's second token and for c, and a keeps its own.
-    untold = simulate(sessions, machine(14), POLICIES["lru"](), knows_last=False)
+    # b's 5 are the least recently used: they go for c and for a's second turn, and a keeps its own.
+    untold = simulate(sessions, machine(13), POLICIES["lru"](), knows_last=False)
     assert untold.prefilled_tokens == untold.ideal_tokens
     crowded = simulate([twice(), once(3.0, "b", 3), once(6.0, "c", 3)], machine(), POLICIES["lru"](), knows_last=False)
     assert crowded.prefilled_tokens > crowded.ideal_tokens
