@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from agentcg.kv.simulation.cost import A100_LLAMA_8B, StepCost
 from agentcg.kv.simulation.pool import Host
 
-__all__ = ["Machine", "Outcome"]
+__all__ = ["Machine", "Outcome", "Served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,19 @@ class Machine:
     """How often a request that does not fit is asked about at least."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One turn of a session, as it was served."""
+
+    session: str
+    turn: int
+    """The first is 0."""
+    arrived_sec: float
+    ended_sec: float
+    cached_tokens: int
+    """What of its prompt did not have to be computed."""
+
+
 @dataclass(slots=True)
 class Outcome:
     """What came of it."""
@@ -42,9 +55,15 @@ class Outcome:
     """Copied back from the host."""
     ideal_tokens: int = 0
     """What would have been prefilled if nothing was ever taken."""
-    turns: int = 0
+    served: list[Served] = field(default_factory=list)
+    """In the order of their ends."""
     end_sec: float = 0.0
     busy_sec: float = 0.0
     """How long the engine worked."""
     events: int = 0
     """Times that the simulator did something: a measure of its own work."""
+
+    @property
+    def turns(self) -> int:
+        """How many were served."""
+        return len(self.served)

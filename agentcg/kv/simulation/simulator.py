@@ -22,7 +22,7 @@ from agentcg.kv.reload import Reload
 from agentcg.kv.retention import Retention, Take
 from agentcg.kv.simulation.batch import Batch, Sequence
 from agentcg.kv.simulation.cores import Cores
-from agentcg.kv.simulation.machine import Machine, Outcome
+from agentcg.kv.simulation.machine import Machine, Outcome, Served
 from agentcg.kv.simulation.pool import HostMemory, Pool
 from agentcg.kv.simulation.script import Arrival, Script, ToolCall, Turn
 from agentcg.kv.simulation.shares import CpuShares, Predicts
@@ -42,6 +42,10 @@ class _Run:
     script: Script
     arrived: float
     next: int = 0
+    asked: float = 0.0
+    """When its next turn, or the one that is served, did arrive."""
+    cached: int = 0
+    """What was cached of the prompt of the one that is served."""
     ended: float = 0.0
     """When its last turn did."""
     open_calls: int = 0
@@ -152,7 +156,7 @@ class _Simulator:
                     self._call_ended(run, index, at)
             elif at == coming:
                 run = heappop(self._coming)[2]
-                self._runs[run.name] = run
+                self._runs[run.name], run.asked = run, at
                 self._retention.arrive(run.name, run.name, self._needed(run.turn), at)
             else:
                 self._batch.add(heappop(self._loading)[2])
@@ -214,8 +218,8 @@ class _Simulator:
         self._retention.start(run.name, now)
         pool.resize(run.name, self._needed(turn))
         self._used += self._needed(turn)
-        computed = turn.prompt_tokens - own + cached
-        sequence = Sequence(run.name, computed, own - cached, turn.output_tokens)
+        run.cached = turn.prompt_tokens - own + cached
+        sequence = Sequence(run.name, run.cached, own - cached, turn.output_tokens)
         if there > now:
             self._push(self._loading, there, sequence)
         else:
@@ -227,8 +231,8 @@ class _Simulator:
         self._used -= self._needed(turn)
         kept = self._pool.full(self._own(turn.computed_tokens))
         self._pool.resize(run.name, kept)
+        self._outcome.served.append(Served(run.name, run.next, run.asked, now, run.cached))
         run.next, run.ended = run.next + 1, now
-        self._outcome.turns += 1
         last = run.next == len(run.script.turns)
         tool = turn.calls[0].tool if turn.calls else ""
         self._retention.end(run.name, kept, now, tool=tool, last=last and self._knows_last)

@@ -72,6 +72,18 @@ def test_what_is_taken_comes_back_from_the_host() -> None:
     assert (outcome.prefilled_tokens, outcome.loaded_tokens) == (12, 2)
 
 
+def test_every_turn_is_told_of_as_it_was_served() -> None:
+    outcome = simulate([twice(), once(3.0, "b", prompt=6)], machine(10), POLICIES["lru"]())
+    assert outcome.turns == len(outcome.served) == 3
+    assert [(each.session, each.turn, each.cached_tokens) for each in outcome.served] == [
+        ("a", 0, 0),
+        ("b", 0, 0),
+        ("a", 1, 4),
+    ]
+    times = [(each.arrived_sec, each.ended_sec) for each in outcome.served]
+    assert times == [pytest.approx(both) for both in ((0.0, 2.6), (3.0, 4.6), (12.6, 13.9))]
+
+
 def test_who_does_not_fit_waits_for_who_runs() -> None:
     outcome = simulate([once(0.0, "a", 6, 2), once(1.0, "b", 5)], machine(), POLICIES["lru"]())
     assert outcome.completion_sec == {"a": pytest.approx(2.7), "b": pytest.approx(2.7 + 1.5 - 1.0)}
