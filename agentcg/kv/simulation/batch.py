@@ -28,6 +28,8 @@ class Sequence:
     """What of its prompt is still to be prefilled, 1 or more at the begin."""
     output_tokens: int
     """What is still to be decoded."""
+    slot: int = 0
+    """Prompts in lower ones go before others, as in llama.cpp's server; in one, the first goes first."""
 
 
 class Batch:
@@ -46,6 +48,7 @@ class Batch:
     def add(self, sequence: Sequence) -> None:
         """Serve a request from the next step on."""
         self._prefilling.append(sequence)
+        self._prefilling.sort(key=lambda each: each.slot)
 
     def advance(self, limit_sec: float) -> tuple[float, list[Sequence]]:
         """Do steps until a request is through with its prompt or its output, or ``limit_sec`` are over.

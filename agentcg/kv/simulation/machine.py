@@ -20,6 +20,9 @@ class Machine:
     chunk_tokens: int = 2048
     """Tokens that a step computes at most."""
     block_tokens: int = 16
+    slots: int = 0
+    """Into how many slots the pool is divided, each for one whole context, as in llama.cpp's server: with blocks of one
+    token, nothing shared, and no host's memory. 0: blocks are anybody's."""
     shared_tokens: int = 0
     """What every prompt begins with: it is always cached, and not in the pool."""
     host: Host | None = None

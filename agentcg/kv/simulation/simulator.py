@@ -6,6 +6,9 @@ happened, and waiting requests are let in: the first in the policy's order, then
 others wait behind it, as in vLLM. A request takes blocks for its prompt and all of its output when it is let in, so
 none is put back later. A request that does not fit is asked about again after every step that matters, and each
 ``ask_sec``: what may be taken changes with time alone.
+
+A machine with slots has its requests let in by :class:`agentcg.kv.engines.llamacpp.seats.Seats`, which is what decides
+beside llama.cpp's own server, too.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from math import inf
 from typing import TypeVar
 
 from agentcg.errors import InvalidInput
+from agentcg.kv.engines.llamacpp.seats import Seats
 from agentcg.kv.policies.base import Policy
 from agentcg.kv.reload import Reload
 from agentcg.kv.retention import Retention, Take
@@ -92,7 +96,13 @@ class _Simulator:
         reload: Reload = machine.cost.reload(machine.chunk_tokens, machine.shared_tokens)
         if machine.host:
             reload = machine.host.transfer
-        self._retention = Retention(policy, reload)
+        self._seats: Seats | None = None
+        if machine.slots:
+            if machine.host or machine.shared_tokens or machine.block_tokens != 1:
+                raise InvalidInput("slots", "they have blocks of one token, nothing is shared, and no host's memory")
+            self._seats = Seats(policy, machine.slots, machine.pool_tokens // machine.slots, files=0)
+            self._seats.retention.state.reload = reload
+        self._retention = self._seats.retention if self._seats else Retention(policy, reload)
         self._batch = Batch(machine.cost, machine.chunk_tokens)
         self._pool = Pool(machine.pool_tokens, machine.block_tokens)
         self._host = HostMemory(machine.host) if machine.host else None
@@ -110,8 +120,9 @@ class _Simulator:
         self._outcome = Outcome()
         for each in sessions:
             needed = max(map(self._needed, each.script.turns))
-            if needed > self._pool.tokens:
-                what = f"its context takes {needed} tokens, the pool has {self._pool.tokens}"
+            most = self._seats.context if self._seats else self._pool.tokens
+            if needed > most:
+                what = f"its context takes {needed} tokens, the {'slot' if self._seats else 'pool'} has {most}"
                 raise InvalidInput(each.session, what, hint="leave it out, or take a larger pool")
             self._push(self._coming, each.at_sec, _Run(each.session, each.script, each.at_sec))
 
@@ -141,7 +152,8 @@ class _Simulator:
     def _next_request(self) -> float:
         """When the next request may be there to be served, at the earliest."""
         heads = (heap[0][0] for heap in (self._coming, self._loading) if heap)
-        return min(self._cores.next_end + self._machine.lag_sec, *heads, inf)
+        slot_at = self._seats.ask_again_at if self._seats else inf
+        return min(self._cores.next_end + self._machine.lag_sec, slot_at, *heads, inf)
 
     def _hear(self, until: float) -> None:
         """Let happen what is due, in its order."""
@@ -157,7 +169,10 @@ class _Simulator:
             elif at == coming:
                 run = heappop(self._coming)[2]
                 self._runs[run.name], run.asked = run, at
-                self._retention.arrive(run.name, run.name, self._needed(run.turn), at)
+                if self._seats:
+                    self._seats.arrive(run.name, run.name, self._needed(run.turn), at)
+                else:
+                    self._retention.arrive(run.name, run.name, self._needed(run.turn), at)
             else:
                 self._batch.add(heappop(self._loading)[2])
 
@@ -165,6 +180,12 @@ class _Simulator:
         """Start whoever is next for as long as it fits; return whether nobody is left who waits."""
         now, pool = self._now, self._pool
         self._retention.loaded(Load(self._cores.wanted / self._cores.cpus, 0.0, self._used / pool.tokens), now)
+        if self._seats:
+            while seat := self._seats.next(now):
+                if seat.victim not in ("", seat.request):
+                    self._lose(seat.victim)
+                self._start(self._runs[seat.request], seat.slot)
+            return not self._seats.waiting
         while order := self._retention.order(now):
             run = self._runs[order[0]]
             missing = self._needed(run.turn) - pool.held.get(run.name, 0) - pool.free
@@ -200,11 +221,17 @@ class _Simulator:
             self._host.put(take.session, held - take.tokens, held)
         self._pool.resize(take.session, held - take.tokens)
         self._retention.taken(take.session, take.tokens, self._now)
-        if held == take.tokens and take.session in self._over:
-            self._over.discard(take.session)
-            self._close(take.session)
+        if held == take.tokens:
+            self._lose(take.session)
 
-    def _start(self, run: _Run) -> None:
+    def _lose(self, session: str) -> None:
+        """Nothing of a session is cached any more."""
+        self._pool.resize(session, 0)
+        if session in self._over:
+            self._over.discard(session)
+            self._close(session)
+
+    def _start(self, run: _Run, slot: int = 0) -> None:
         turn, pool, now = run.turn, self._pool, self._now
         own = self._own(turn.prompt_tokens)
         # One token at least has to be computed, or there is nothing to decode from.
@@ -219,7 +246,7 @@ class _Simulator:
         pool.resize(run.name, self._needed(turn))
         self._used += self._needed(turn)
         run.cached = turn.prompt_tokens - own + cached
-        sequence = Sequence(run.name, run.cached, own - cached, turn.output_tokens)
+        sequence = Sequence(run.name, run.cached, own - cached, turn.output_tokens, slot)
         if there > now:
             self._push(self._loading, there, sequence)
         else:
@@ -235,7 +262,10 @@ class _Simulator:
         run.next, run.ended = run.next + 1, now
         last = run.next == len(run.script.turns)
         tool = turn.calls[0].tool if turn.calls else ""
-        self._retention.end(run.name, kept, now, tool=tool, last=last and self._knows_last)
+        if self._seats:
+            self._seats.ended(run.name, kept, now, tool=tool)
+        else:
+            self._retention.end(run.name, kept, now, tool=tool, last=last and self._knows_last)
         if last:
             self._outcome.completion_sec[run.name] = now - run.arrived
             if self._knows_last or not kept:
@@ -273,6 +303,9 @@ class _Simulator:
     def _close(self, session: str) -> None:
         """Nothing of a session is left."""
         self._pool.resize(session, 0)
+        if self._seats:
+            for slot in self._seats.close(session, self._now):
+                self._seats.erased(slot)
         self._retention.close(session, self._now)
         if self._host:
             self._host.forget(session)

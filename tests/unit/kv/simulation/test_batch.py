@@ -33,6 +33,16 @@ def test_the_budget_is_shared_by_the_first_who_started() -> None:
     assert [each.prefill_tokens for each in (second, third)] == [0, 0]
 
 
+def test_prompts_in_lower_slots_go_first() -> None:
+    batch = Batch(StepCost(1.0, 0.0, 0.0), chunk_tokens=10)
+    second, first = Sequence("b", 0, 12, 2, slot=1), Sequence("a", 0, 12, 2, slot=0)
+    batch.add(second)
+    batch.advance(math.inf)
+    batch.add(first)
+    batch.advance(math.inf)
+    assert (first.prefill_tokens, second.prefill_tokens) == (2, 2)
+
+
 SIZES = some.tuples(some.integers(0, 500), some.integers(1, 300), some.integers(1, 40))
 
 

@@ -135,6 +135,32 @@ def test_what_an_engine_is_not_told_is_over_stays_until_it_is_taken() -> None:
     assert crowded.prefilled_tokens > crowded.ideal_tokens
 
 
+def test_a_slot_is_taken_whole() -> None:
+    sessions = [twice(), once(3.0, "b", prompt=6), once(5.0, "c", prompt=3)]
+    pool = simulate(sessions, machine(20), POLICIES["lru"](), knows_last=False)
+    assert (pool.prefilled_tokens, pool.ideal_tokens) == (15, 15)
+    # a's slot was used before b's: c gets it, and a has all 7 to compute when it is back at 12.6 s.
+    slots = simulate(sessions, machine(20, slots=2), POLICIES["lru"](), knows_last=False)
+    assert (slots.prefilled_tokens, slots.ideal_tokens) == (21, 15)
+    assert slots.completion_sec == {"a": pytest.approx(14.3), "b": pytest.approx(1.6), "c": pytest.approx(1.3)}
+    # Whoever is told that b is over has its slot for c.
+    assert simulate(sessions, machine(20, slots=2), POLICIES["lru"]()).prefilled_tokens == 15
+
+
+def test_a_slot_that_is_worth_something_is_taken_after_what_it_costs_to_have_it_back() -> None:
+    outcome = simulate([twice(), once(3.0, "b", 6)], machine(10, slots=1), POLICIES["soft_pins"]())
+    # Of a 6 tokens are there, each 0.11 s; nothing runs.
+    assert outcome.completion_sec["b"] == pytest.approx(6 * 0.11 + 1.6)
+    assert [each.cached_tokens for each in outcome.served] == [0, 0, 0]
+
+
+def test_slots_and_what_they_cannot_have_are_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"b: its context takes 6 tokens, the slot has 5"):
+        simulate([once(0.0, "b", 6)], machine(10, slots=2), POLICIES["lru"]())
+    with pytest.raises(InvalidInput, match=r"slots: they have blocks of one token"):
+        simulate([once(0.0, "b", 3)], machine(16, slots=2, block_tokens=4), POLICIES["lru"]())
+
+
 CALL = some.builds(
     ToolCall, some.sampled_from(["bash", "web"]), some.floats(0.0, 30.0), some.floats(0.0, 30.0), some.just("x")
 )
@@ -168,6 +194,10 @@ def test_nothing_is_lost(name: str, drawn: Sequence[Script], tokens: int, predic
         assert outcome.prefilled_tokens == outcome.ideal_tokens
     else:
         assert outcome.prefilled_tokens >= outcome.ideal_tokens
+    # So too where it has three slots.
+    slots = simulate(sessions, machine(120, slots=3, cpus=2.0), POLICIES[name]())
+    assert slots.completion_sec.keys() == {each.session for each in sessions}
+    assert slots.prefilled_tokens >= slots.ideal_tokens
 
 
 @settings(max_examples=10, deadline=None)
