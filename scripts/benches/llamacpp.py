@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A llama.cpp server of our own, from the wheel ``xllamacpp``, and a model for it that is made of random numbers.
 
-Run as a program it is that server: ``python -m benches.llamacpp MODEL PORT SLOTS CONTEXT FOLDER THREADS``.
+Run as a program it is that server: ``python -m benches.llamacpp MODEL PORT SLOTS CONTEXT FOLDER THREADS BATCH``.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ class LlamaServer:
     port: int
     threads: int = 1
     saves: bool = True
+    batch: int = 0
+    """Tokens that it computes at a time; 0: its own default."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -112,7 +114,10 @@ class LlamaServer:
         saved = f"{self.folder}/" if self.saves else ""
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "benches.llamacpp", str(self.model), *numbers, saved, str(self.threads)],
+                [
+                    *(sys.executable, "-m", "benches.llamacpp", str(self.model)),
+                    *(*numbers, saved, str(self.threads), str(self.batch)),
+                ],
                 cwd=CHECKOUT / "scripts",
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -163,7 +168,7 @@ def start_server(stage: Stage, server: LlamaServer) -> LlamaServer:
     return server
 
 
-def serve(model: str, port: int, slots: int, context: int, folder: str, threads: int) -> None:
+def serve(model: str, port: int, slots: int, context: int, folder: str, threads: int, batch: int) -> None:
     """Serve until ended."""
     import xllamacpp
 
@@ -179,6 +184,8 @@ def serve(model: str, port: int, slots: int, context: int, folder: str, threads:
     # What is overwritten would lie in the server's memory all the same, and every policy would be as good.
     parameters.cache_ram_mib = 0
     parameters.warmup = False
+    if batch:
+        parameters.n_batch = parameters.n_ubatch = batch
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     running = xllamacpp.Server(parameters)
     print(running.listening_address, flush=True)
@@ -187,5 +194,5 @@ def serve(model: str, port: int, slots: int, context: int, folder: str, threads:
 
 
 if __name__ == "__main__":
-    model, port, slots, context, folder, threads = sys.argv[1:]
-    serve(model, int(port), int(slots), int(context), folder, int(threads))
+    model, port, slots, context, folder, threads, batch = sys.argv[1:]
+    serve(model, int(port), int(slots), int(context), folder, int(threads), int(batch))

@@ -18,7 +18,7 @@ def test_a_chat_is_timed(arm: str) -> None:
 @pytest.mark.parametrize("arm", ["lru", "soft_pins_saved"])
 def test_six_agents_on_three_slots(arm: str, random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call = kv_llamacpp._Call("pytest", 1.5)
-    monkeypatch.setattr(kv_llamacpp, "_model", lambda: random_model)
+    monkeypatch.setattr(kv_llamacpp, "find_model", lambda: random_model)
     monkeypatch.setattr(kv_llamacpp, "_calls", lambda: ((call,) * kv_llamacpp.TURNS,) * kv_llamacpp.AGENTS)
     monkeypatch.setattr(kv_llamacpp, "_daemon", lambda stage, own: stage.shared.setdefault("note", ""))
     monkeypatch.setattr(kv_llamacpp, "PROMPT_WORDS", 60)
