@@ -26,7 +26,20 @@ from agentcg.predict.duration import Predictor
 from agentcg.trace.agentcgroup import find_attempts
 from benches.place import CHECKOUT
 
-__all__ = ["CELLS", "LOADS", "PATIENCE", "POOLS", "SEEDS", "Cell", "capacity", "factor", "mean", "taught"]
+__all__ = [
+    "CELLS",
+    "LOADS",
+    "LOCAL_WAIT_SEC",
+    "PATIENCE",
+    "POOLS",
+    "SEEDS",
+    "Cell",
+    "capacity",
+    "factor",
+    "mean",
+    "recorded",
+    "taught",
+]
 
 SESSIONS = 40
 """How many come in a run."""
@@ -85,23 +98,27 @@ class Cell:
 CELLS = [Cell(data_set, pool) for data_set in SETS for pool in POOLS]
 
 
-@cache
-def _scripts(data_set: str) -> tuple[list[Script], list[Script]]:
-    """Those to choose on, and those that are reported."""
+def recorded(data_set: str) -> list[Path]:
+    """Return the recordings of a set that have turns. :raises InvalidInput: if the set is not there"""
     traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup")
     traces /= f"all_images_{data_set}"
     if not traces.is_dir():
         hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
         raise InvalidInput("AGENTCG_TRACES", f"there is no {traces}", hint=hint)
+    return [attempt for attempt in find_attempts(traces) if (attempt / "turns.json").is_file()]
+
+
+@cache
+def _scripts(data_set: str) -> tuple[list[Script], list[Script]]:
+    """Those to choose on, and those that are reported."""
     found: tuple[list[Script], list[Script]] = ([], [])
-    for attempt in find_attempts(traces):
-        if (attempt / "turns.json").is_file():
-            script = (
-                import_script(attempt, output_tokens=HAIKU_OUTPUT_TOKENS)
-                if data_set == "haiku"
-                else import_script(attempt, wait_sec=LOCAL_WAIT_SEC)
-            )
-            found[crc32(attempt.parent.name.encode()) % 2].append(script)
+    for attempt in recorded(data_set):
+        script = (
+            import_script(attempt, output_tokens=HAIKU_OUTPUT_TOKENS)
+            if data_set == "haiku"
+            else import_script(attempt, wait_sec=LOCAL_WAIT_SEC)
+        )
+        found[crc32(attempt.parent.name.encode()) % 2].append(script)
     return found
 
 

@@ -26,14 +26,13 @@ from typing import Any
 
 from agentcg.api.client import Client
 from agentcg.cgroup.delegate import find_mounts
-from agentcg.errors import InvalidInput, Unsupported
+from agentcg.errors import Unsupported
 from agentcg.kv.simulation.recordings import import_script
-from agentcg.trace.agentcgroup import find_attempts
 from benches.daemons import folder, start_daemon
 from benches.gateway import start_gateway
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
+from benches.kv_cells import recorded
 from benches.llamacpp import LlamaServer, free_port, start_server
-from benches.place import CHECKOUT
 
 __all__ = ["BENCH", "find_model"]
 
@@ -63,14 +62,9 @@ class _Call:
 @cache
 def _calls() -> tuple[tuple[_Call, ...], ...]:
     """The Bash calls of each agent: of the first recordings that have enough."""
-    traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup")
-    traces /= "all_images_haiku"
-    if not traces.is_dir():
-        hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
-        raise InvalidInput("AGENTCG_TRACES", f"there is no {traces}", hint=hint)
     found: list[tuple[_Call, ...]] = []
-    for attempt in find_attempts(traces):
-        if (attempt / "turns.json").is_file() and len(found) < AGENTS:
+    for attempt in recorded("haiku"):
+        if len(found) < AGENTS:
             made = [call for turn in import_script(attempt, output_tokens=1).turns for call in turn.calls]
             bash = [_Call(call.words, min(call.wall_sec, CALL_SEC_MAX)) for call in made if call.tool == "Bash"]
             if len(bash) >= TURNS - 1:
