@@ -28,6 +28,8 @@ class Machine:
     host: Host | None = None
     cpus: float = 16.0
     """For tool calls."""
+    holds_calls: bool = False
+    """A call that finds too few CPUs free is held until it finds them."""
     lag_sec: float = 0.1
     """From the end of a turn's last call to the next request."""
     ask_sec: float = 0.5

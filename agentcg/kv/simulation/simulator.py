@@ -106,7 +106,7 @@ class _Simulator:
         self._batch = Batch(machine.cost, machine.chunk_tokens)
         self._pool = Pool(machine.pool_tokens, machine.block_tokens)
         self._host = HostMemory(machine.host) if machine.host else None
-        self._cores: Cores[tuple[_Run, int]] = Cores(machine.cpus)
+        self._cores: Cores[tuple[_Run, int]] = Cores(machine.cpus, holds=machine.holds_calls)
         self._runs: dict[str, _Run] = {}
         """By session; its request has the same name, for it has one at a time."""
         self._over: set[str] = set()

@@ -51,6 +51,27 @@ def test_a_call_uses_no_more_cpus_than_there_are() -> None:
     assert ends(cores) == {"a": 1.0}
 
 
+def test_held_calls_begin_in_their_order_and_the_heaviest_goes_before_others() -> None:
+    cores = Cores[str](2.0, holds=True)
+    for place, key in enumerate("abcd"):
+        cores.begin(key, 10.0, 20.0 if key == "a" else 10.0, weight=1.0, now=float(place))
+    cores.begin("idle", 10.0, 0.0, 1.0, 3.0)
+    assert cores.wanted == 5.0
+    cores.reweigh({"d": 2.0, "c": 1.5}, 4.0)
+    cores.begin("e", 10.0, 10.0, 3.0, 5.0)
+    assert cores.progress(5.0) == {"a": 5.0, "b": 0.0, "c": 0.0, "d": 0.0, "e": 0.0, "idle": 2.0}
+    # a has both CPUs. b is the first in the line and stays it; then e, the heaviest; d and c have to wait for those.
+    assert ends(cores) == {"a": 10.0, "idle": 13.0, "b": 20.0, "e": 20.0, "d": 30.0, "c": 30.0}
+
+
+def test_who_was_held_for_long_goes_first() -> None:
+    cores = Cores[str](1.0, holds=True)
+    for key, weight, now in (("a", 1.0, 0.0), ("b", 1.0, 1.0), ("c", 1.0, 2.0), ("d", 9.0, 3.0)):
+        cores.begin(key, 40.0, 40.0, weight, now)
+    # d would be the next after b, but then c has been held for 78 s.
+    assert ends(cores) == {"a": 40.0, "b": 80.0, "c": 120.0, "d": 160.0}
+
+
 def test_calls_that_take_no_time_end_when_they_are_asked_for_and_not_before() -> None:
     cores = Cores[str](2.0)
     cores.begin("a", 0.0, 0.0, 1.0, 5.0)
