@@ -107,6 +107,7 @@ CPU_ARMS: dict[str, Runs] = {
     "weights": _ours(by_cache),
     "shortest": _ours(shortest_first),
 }
+ORDER_ARMS: dict[str, Runs] = {"held": _ours(), "ordered": _ours(by_cache), "held_shortest": _ours(shortest_first)}
 HOST_ARMS = {name: ARMS[name] for name in ("lru", "ski_rental", "continuum", "soft_pins", "clairvoyant")}
 CAPACITY_ARMS = ("lru", "ski_rental", "continuum", "evict_latest", "soft_pins", "clairvoyant")
 
@@ -178,6 +179,15 @@ def _cpu_arms(cpu_load: float) -> Sequence[Arm]:
     return _arms(f"cpu-{cpu_load}", CPU_ARMS, ("knee", "overload"), cells)
 
 
+def _order_arms() -> Sequence[Arm]:
+    cells = [
+        Cell("haiku", pool_tokens, cpu_load=cpu_load, holds_calls=True)
+        for cpu_load in CPU_LOADS
+        for pool_tokens in (130_000, 200_000)
+    ]
+    return _arms("order", ORDER_ARMS, ("knee", "overload"), cells)
+
+
 def _host_arms() -> Sequence[Arm]:
     return _arms("host", HOST_ARMS, ("knee", "overload"), [replace(cell, host=True) for cell in CELLS])
 
@@ -242,6 +252,19 @@ def _cpu_ratios(cpu_load: float, weights: float) -> list[Ratio]:
     ]
 
 
+def _order_ratios() -> list[Ratio]:
+    def over(name: str, of: str, to: str, metric: str, goal: float | None = None) -> Ratio:
+        return Ratio(f"{name}.order", f"{of}.order", f"{to}.order", metric=metric, goal=goal, summary="geometric")
+
+    return [
+        over("ordered_over_held", "ordered", "held", "contended_jct_sec"),
+        over("ordered_over_held_mean_jct", "ordered", "held", "mean_jct_sec"),
+        over("ordered_over_held_p95", "ordered", "held", "contended_p95_jct_sec"),
+        over("shortest_over_held", "held_shortest", "held", "contended_jct_sec"),
+        over("ordered_over_shortest", "ordered", "held_shortest", "contended_jct_sec"),
+    ]
+
+
 def _host_ratios() -> list[Ratio]:
     def over(to: str, goal: float | None = None, summary: Literal["geometric", "max"] = "geometric") -> Ratio:
         name = ("worst_" if summary == "max" else "") + f"ours_over_{to}_mean_jct.host"
@@ -265,12 +288,14 @@ BENCH = Bench(
             Part(f"cpu-{cpu_load}", partial(_cpu_arms, cpu_load), vm=None, quick_sec=0, full_sec=FULL_SEC)
             for cpu_load in CPU_LOADS
         ),
+        Part("order", _order_arms, vm=None, quick_sec=0, full_sec=FULL_SEC),
         Part("host", _host_arms, vm=None, quick_sec=0, full_sec=FULL_SEC),
     ),
     units=UNITS,
     ratios=(
         *(ratio for load in LOADS for ratio in _ratios(load)),
         *(ratio for cpu_load, goal in CPU_LOADS.items() for ratio in _cpu_ratios(cpu_load, goal)),
+        *_order_ratios(),
         *_host_ratios(),
         *(
             Ratio(

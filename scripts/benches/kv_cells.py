@@ -65,6 +65,7 @@ class Cell:
 
     :param cpu_load: what the sessions' tool calls need of the CPUs that there are for them; None: there are enough
     :param host: what is taken from the pool goes to the host's memory
+    :param holds_calls: calls are held while CPUs are scarce
     """
 
     data_set: str
@@ -72,6 +73,7 @@ class Cell:
     reported: bool = True
     cpu_load: float | None = None
     host: bool = False
+    holds_calls: bool = False
 
     @property
     def scripts(self) -> Sequence[Script]:
@@ -85,7 +87,7 @@ class Cell:
         if self.cpu_load is None:
             return machine
         needed = fmean(sum(call.cpu_sec for turn in one.turns for call in turn.calls) for one in self.scripts)
-        return replace(machine, cpus=per_sec * needed / self.cpu_load)
+        return replace(machine, cpus=per_sec * needed / self.cpu_load, holds_calls=self.holds_calls)
 
     def run(
         self, policy: Policy, per_sec: float, seed: int, predictor: Predictor | None = None, **options: Any
@@ -136,7 +138,7 @@ def taught(data_set: str) -> Predictor:
 def capacity(cell: Cell) -> float:
     """Return how many sessions a second come to their end in the middle of a burst, where nothing else is scarce."""
     if cell.cpu_load is not None or cell.host:
-        return capacity(replace(cell, cpu_load=None, host=False))
+        return capacity(replace(cell, cpu_load=None, host=False, holds_calls=False))
     count = 3 * SESSIONS
     burst = simulate(arrivals(cell.scripts, count, inf, 0), cell.machine(inf), Clairvoyant(PATIENCE[-1]))
     ends = sorted(burst.completion_sec.values())
