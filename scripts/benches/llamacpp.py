@@ -152,12 +152,12 @@ class LlamaServer:
         with urllib.request.urlopen(self.url + path, timeout=5) as reply:
             return json.load(reply)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def post(self, path: str, body: Mapping[str, Any], limit_sec: float = 60.0) -> Any:
         """Return what it answers to a POST. :raises OSError: if it does not, or with an error"""
         asked = urllib.request.Request(
             self.url + path, json.dumps(body).encode(), headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=60) as reply:
+        with urllib.request.urlopen(asked, timeout=limit_sec) as reply:
             return json.load(reply)
 
 

@@ -24,7 +24,19 @@ from benches.harness import Arm, Bench, Measured, Part, Plan, measure
 
 __all__ = ["BENCHES", "find", "main", "parse"]
 
-BENCHES = ("calls", "gateway", "isolation", "kv", "kv_llamacpp", "predict", "scheduler", "soak", "vllm_steps", "ways")
+BENCHES = (
+    "calls",
+    "gateway",
+    "isolation",
+    "kv",
+    "kv_engines",
+    "kv_llamacpp",
+    "predict",
+    "scheduler",
+    "soak",
+    "vllm_steps",
+    "ways",
+)
 RESULTS = place.CHECKOUT / "bench/results"
 RUNS = place.CHECKOUT / "bench/runs"
 SETUP_SEC = 420.0
