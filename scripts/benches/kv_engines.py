@@ -163,7 +163,8 @@ def _differences(
     """Return a line for each turn that has found something else, and what is known of why."""
     there, here = _events(real), _events(simulated)
     swapped = [(*one, other[1]) for one, other in zip(there, here, strict=True) if one[1] != other[1]]
-    lines, expected = [], _by_turn(simulated)
+    lines: list[str] = []
+    expected = _by_turn(simulated)
     for each in sorted(real, key=lambda each: each.arrived_sec):
         other = expected[each.session, each.turn]
         if each.cached_tokens != other.cached_tokens:
