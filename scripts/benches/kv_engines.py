@@ -221,7 +221,7 @@ def _ratios(arm: str) -> list[Ratio]:
 BENCH = Bench(
     name="kv_engines",
     summary="the simulator of kv held against llama.cpp's server and vLLM (docs/kv.md says what it needs)",
-    parts=tuple(Part(engine, partial(_arms, engine), vm=None, quick_sec=45, full_sec=3000) for engine in ENGINES),
+    parts=tuple(Part(engine, partial(_arms, engine), vm=None, quick_sec=25, full_sec=3000) for engine in ENGINES),
     units=METRICS,
     ratios=tuple(ratio for engine in ENGINES for policy in KEPT for ratio in _ratios(f"{policy}.{engine}")),
     n=5,
