@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -57,6 +58,13 @@ def host(cgroups: Any, load_program: str, monkeypatch: pytest.MonkeyPatch) -> An
     monkeypatch.setattr(live, "own_cgroup", own)
     monkeypatch.setattr(live, "load_path", lambda: load_program)
     return cgroups
+
+
+@pytest.fixture
+def offspring() -> Callable[[], list[psutil.Process]]:
+    """Return what finds the children that this process has and did not have before the test."""
+    before = set(psutil.Process().children())
+    return lambda: [child for child in psutil.Process().children() if child not in before]
 
 
 @pytest.fixture

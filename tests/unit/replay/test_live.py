@@ -6,7 +6,6 @@ import shutil
 import signal
 from dataclasses import replace
 
-import psutil
 import pytest
 
 from agentcg.cli.replay_inputs import describe
@@ -133,7 +132,7 @@ def test_what_has_finished_is_not_run_again(host, tmp_path):
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_keeps_what_has_finished_and_says_how_to_go_on(host, tmp_path, number):
+def test_interrupted_it_keeps_what_has_finished_and_says_how_to_go_on(host, offspring, tmp_path, number):
     chosen = options("none", "static", speed=5.0)
     folder = folder_for(tmp_path, chosen)
 
@@ -145,20 +144,20 @@ def test_interrupted_it_keeps_what_has_finished_and_says_how_to_go_on(host, tmp_
         live.replay(PLANS, chosen, folder, interrupt)
     assert "--resume" in caught.value.hint
     assert [done.arm for done in read_run(tmp_path).results] == ["none"]
-    assert psutil.Process().children() == []
+    assert offspring() == []
     live.replay(PLANS, chosen, folder_for(tmp_path, chosen))
     assert [done.arm for done in read_run(tmp_path).results] == ["none", "static"]
 
 
 @pytest.mark.timeout(60)
-def test_who_was_killed_is_in_the_events(host):
+def test_who_was_killed_is_in_the_events(host, offspring):
     kept = []
     folder = RunFolder()
     folder.append = lambda done, events: kept.extend([done, *sorted(events, key=lambda event: event.t)])
 
     def kill(text, share):
         if share < 1:
-            for child in psutil.Process().children():
+            for child in offspring():
                 child.kill()
 
     live.replay([plan("low")], options("none", speed=1.0), folder, kill)

@@ -80,7 +80,7 @@ def test_a_session_asks_waits_and_makes_its_calls(replay: Callable[..., Any], ll
     [("silent", "did not answer within 500 ms"), ("status", "answered 503"), ("short", "Payload")],
 )
 def test_who_gets_no_answer_says_so_and_the_others_go_on(
-    replay: Callable[..., Any], llm: Llm, trouble: str, reason: str
+    replay: Callable[..., Any], llm: Llm, offspring: Callable[[], list[psutil.Process]], trouble: str, reason: str
 ) -> None:
     llm.trouble, llm.troubled = trouble, "low"
     run = replay("none", server={"timeout_sec": 0.5})
@@ -91,7 +91,7 @@ def test_who_gets_no_answer_says_so_and_the_others_go_on(
     assert low.turns == TurnsResult(0, None, None, 0, 0)
     (ended,) = [event for event in run.events(0, "none") if isinstance(event, SessionEnded) and event.session == "low"]
     assert (ended.state, ended.reason) == ("unanswered", low.reason)
-    assert psutil.Process().children() == []
+    assert offspring() == []
 
 
 @pytest.mark.timeout(60)
