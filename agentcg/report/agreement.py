@@ -74,7 +74,10 @@ def _shown(times: Sequence[float], group: Group, arm: str) -> str:
 
 
 def _stops(group: Group, arm: str) -> set[_Stop]:
-    """Return what was done in at least half of the rounds whose events can be read."""
+    """Return what was done in at least half of the rounds whose events can be read.
+
+    That an agent came to its session's memory.high is left out: a daemon tells it of calls alone.
+    """
     seen: Counter[_Stop] = Counter()
     rounds = 0
     for at, each in enumerate(group.results):
@@ -84,7 +87,7 @@ def _stops(group: Group, arm: str) -> set[_Stop]:
             told = {
                 (event.session, event.call, "killed" if isinstance(event, Killed) else "throttled")
                 for event in group.events(at, arm)
-                if isinstance(event, (Killed, Throttled))
+                if isinstance(event, Killed) or (isinstance(event, Throttled) and event.call is not None)
             }
         except InvalidInput:
             continue

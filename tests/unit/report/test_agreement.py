@@ -82,3 +82,8 @@ def test_the_page_has_it_instead_of_a_note(tmp_path, describe, arm):
     found = build([live.runs[0], model.runs[0]])
     assert [pair.title for pair in found.agreements] == ["model against live"]
     assert found.notes == []
+
+
+def test_an_agent_that_is_slowed_down_is_told_by_the_model_alone(tmp_path, describe, arm):
+    live, model = pair(tmp_path, describe, arm, simulated={"stops": [Throttled(1.0, "b", None, "")]})
+    assert "The same calls were stopped." in agreement(live, model).sentence
