@@ -129,7 +129,8 @@ def describe(comparison: Comparison) -> str:
 
 def describe_all(reasons: Sequence[Comparison]) -> str:
     """Return what decides in words, with the number of its rounds, and what clearly speaks against it."""
-    return f"{', though '.join(map(describe, reasons))} (n = {reasons[0].rounds})"
+    decides, *against = map(describe, reasons)
+    return f"{decides}{', though ' if against else ''}{', and '.join(against)} (n = {reasons[0].rounds})"
 
 
 def format_estimate(estimate: Estimate) -> str:
