@@ -69,7 +69,8 @@ def test_under_agentcg_a_gateway_tells_the_daemon_whose_cache_it_is(
 
     asyncio.run(asyncio.wait_for(run(), 60))
     held = [one.tokens for engine in seen for one in engine.sessions if one.session == f"u{os.getuid()}/s"]
-    assert max(held) == pytest.approx(4 * 200, rel=0.1)
+    # Two turns of four at least: the gateway may be gone with its last reports before anybody looks.
+    assert 0.9 * 2 * 200 <= max(held) <= 1.1 * 4 * 200
     assert {engine.totalBlocks for engine in seen} == {3 * 8192}
     deadline = time.monotonic() + 10
     with served.client() as client:
