@@ -19,6 +19,11 @@ class Pauses:
         self._sec = 0.0
         self._since: float | None = None
 
+    @property
+    def under_way(self) -> bool:
+        """Whether it is stopped now."""
+        return self._since is not None
+
     def begin(self, now: float) -> None:
         """The group is stopped."""
         self._since = now

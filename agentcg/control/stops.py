@@ -39,8 +39,6 @@ class Stops:
         self._registry, self.dry_run = registry, dry_run
         self._stopped: dict[Subject, LiveCall | LiveSession] = {}
         self._by_hand: dict[Subject, LiveCall | LiveSession] = {}
-        self.paused = False
-        """All that are not protected are stopped together."""
         self._refused = False
         """The kernel refused to stop somebody."""
         self._timed: dict[Subject, int | None] = {}
@@ -55,6 +53,11 @@ class Stops:
             on_thawed=lambda count: self._thawed(),
             on_ended=lambda reason: self._unguarded(),
         )
+
+    @property
+    def paused(self) -> bool:
+        """Whether all that are not protected are stopped together."""
+        return self._registry.pauses.under_way
 
     @property
     def any(self) -> bool:
@@ -94,7 +97,6 @@ class Stops:
         else:
             self._registry.tree.shared.thaw()
             self._registry.pauses.end(time.monotonic())
-        self.paused = wanted
         self._rest()
 
     def _find(self, subject: Subject) -> LiveCall | LiveSession | None:
@@ -198,7 +200,6 @@ class Stops:
             self._guard.start()
 
     def _thawed(self) -> None:
-        self.paused = False
         self._registry.pauses.end(time.monotonic())
         self.apply({})
         self._freeze_again()

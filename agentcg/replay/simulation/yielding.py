@@ -25,8 +25,11 @@ class Yielding:
         self._machine, self._shared, self._pauses = machine, shared, pauses
         self._credit = Credit(most_sec, machine.clock.now)
         self._freezing: Timer | None = None
-        self.now = False
+
+    @property
+    def now(self) -> bool:
         """It is, or is about to be."""
+        return self._pauses.under_way
 
     def credit(self) -> float:
         """Return for how long it still may be, in seconds."""
@@ -37,7 +40,6 @@ class Yielding:
         if wanted == self.now:
             return False
         self.credit()
-        self.now = wanted
         if self._freezing is not None:
             self._freezing.cancel()
         if wanted:
