@@ -46,8 +46,11 @@ class Row:
     """Nobody else can take that for some time."""
     call_class: str = ""
     state: str = ""
-    by_hand: bool = False
-    """It is frozen by hand."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it is frozen by hand."""
+        return self.state == BY_HAND
 
 
 def rows_of(
@@ -148,7 +151,6 @@ def _session(info: SessionInfo, now: SnapshotPart, cpu_percent: float | None, ca
         kv_cache=_sum(held.bytes for held in cached),
         kv_pinned=any(held.pinnedSec is not None for held in cached),
         state=_state(info),
-        by_hand=bool(info.frozenByHand),
     )
 
 
@@ -166,7 +168,6 @@ def _call(info: ToolCallInfo, now: SnapshotPart, cpu_percent: float | None) -> R
         predicted_sec=info.durationPredictedSec,
         call_class=info.callClass,
         state=_state(info),
-        by_hand=bool(info.frozenByHand),
     )
 
 

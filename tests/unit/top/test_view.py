@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agentcg.top.rows import Row
+from agentcg.top.rows import BY_HAND, Row
 from agentcg.top.view import Amend, Freeze, Keys, Kill, Quit, Thaw, View
 
 ROWS = [Row("tenant", "u", ""), Row("session", "u/a", ""), Row("call", "u/a/x", ""), Row("call", "u/a/y", "")]
@@ -119,7 +119,7 @@ def test_only_calls_are_killed_or_amended(key: str) -> None:
 def test_calls_and_sessions_are_frozen_and_what_is_frozen_by_hand_is_thawed(name: str) -> None:
     view = View(selected=name)
     assert press(view, "f") == Freeze(name)
-    rows = [replace(row, by_hand=row.name == name) for row in ROWS]
+    rows = [replace(row, state=BY_HAND) if row.name == name else row for row in ROWS]
     assert view.press("f", rows) == Thaw(name)
 
 
