@@ -69,7 +69,6 @@ class AgentcgArm:
         self._options, self._history, self._declares, self._watches = options, history, declares, watches
         self._idle_cpu = 0.0
         self._cgroups: dict[str, str] = {}
-        self._names: dict[str, str] = {}
         self._recorded: dict[str, str] = {}
         """The recording's id of each call, by the daemon's."""
         self._happened: list[types.Event] = []
@@ -187,12 +186,12 @@ class AgentcgArm:
         except BaseException:
             client.close()
             raise
-        name = self._names[plan.name] = reply["session"].session
+        name = reply["session"].session
         self._cgroups[plan.name] = f"{'shared' if plan.reserve is None else 'reserved'}/{name}"
         return ManagedPlace(client, name, reply["procs"], self._recorded, declares=self._declares)
 
     def name_of(self, session: str) -> str:
-        return self._names[session]
+        return self._cgroups[session].partition("/")[2]
 
     def cgroup_of(self, session: str) -> str | None:
         return self._cgroups.get(session)
