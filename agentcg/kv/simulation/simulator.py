@@ -306,7 +306,8 @@ class _Simulator:
         if self._seats:
             for slot in self._seats.close(session, self._now):
                 self._seats.erased(slot)
-        self._retention.close(session, self._now)
+        else:
+            self._retention.close(session, self._now)
         if self._host:
             self._host.forget(session)
 
