@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentcg.errors import InvalidInput
 from agentcg.replay.load import load_path
 from agentcg.replay.plan import SessionPlan, make_plan, protect
 from agentcg.trace.agentcgroup import import_attempt
 from agentcg.trace.format import read, write
-from benches.place import CHECKOUT
+from benches.place import CHECKOUT, recordings
 
 __all__ = ["FIRST", "MB", "TRIPLES", "Triple", "import_recordings", "limit_of", "load_plans"]
 
@@ -56,18 +54,11 @@ def import_recordings() -> None:
     :raises InvalidInput: if the recordings cannot be found
     """
     load_path()
-    traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup")
     for triple in (FIRST, *TRIPLES):
         for task in (triple.protected, triple.other):
             if _file(task).exists():
                 continue
-            attempt = traces / SET / task / "attempt_1"
-            if not attempt.is_dir():
-                raise InvalidInput(
-                    "AGENTCG_TRACES",
-                    f"there is no {attempt}",
-                    hint="set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in",
-                )
+            attempt = recordings(SET, task, "attempt_1")
             IMPORTED.mkdir(parents=True, exist_ok=True)
             write(import_attempt(attempt), _file(task))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +12,6 @@ from statistics import fmean
 from typing import Any
 from zlib import crc32
 
-from agentcg.errors import InvalidInput
 from agentcg.kv.policies.base import Policy
 from agentcg.kv.policies.soft import Clairvoyant
 from agentcg.kv.reload import Transfer
@@ -24,7 +22,7 @@ from agentcg.kv.simulation.script import Script, arrivals
 from agentcg.kv.simulation.simulator import simulate
 from agentcg.predict.duration import Predictor
 from agentcg.trace.agentcgroup import find_attempts
-from benches.place import CHECKOUT
+from benches.place import recordings
 
 __all__ = [
     "CELLS",
@@ -102,12 +100,8 @@ CELLS = [Cell(data_set, pool) for data_set in SETS for pool in POOLS]
 
 def recorded(data_set: str) -> list[Path]:
     """Return the recordings of a set that have turns. :raises InvalidInput: if the set is not there"""
-    traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup")
-    traces /= f"all_images_{data_set}"
-    if not traces.is_dir():
-        hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
-        raise InvalidInput("AGENTCG_TRACES", f"there is no {traces}", hint=hint)
-    return [attempt for attempt in find_attempts(traces) if (attempt / "turns.json").is_file()]
+    attempts = find_attempts(recordings(f"all_images_{data_set}"))
+    return [attempt for attempt in attempts if (attempt / "turns.json").is_file()]
 
 
 @cache

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a bench runs: what the machine is, whether it can enforce, and the way into the VM."""
+"""Where a bench runs: what the machine is, whether it can enforce, the recordings, and the way into the VM."""
 
 from __future__ import annotations
 
@@ -14,11 +14,23 @@ from pathlib import Path
 import psutil
 
 from agentcg.cgroup.delegate import find_mounts
-from agentcg.errors import AgentcgError
+from agentcg.errors import AgentcgError, InvalidInput
 
-__all__ = ["CHECKOUT", "busy", "can_enforce", "is_vm", "run_in_vm", "touch_memory"]
+__all__ = ["CHECKOUT", "busy", "can_enforce", "is_vm", "recordings", "run_in_vm", "touch_memory"]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def recordings(*parts: str) -> Path:
+    """Return a folder of the AgentCgroup data set, from $AGENTCG_TRACES or beside the checkout.
+
+    :raises InvalidInput: if it is not there
+    """
+    folder = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup", *parts)
+    if not folder.is_dir():
+        hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
+        raise InvalidInput("AGENTCG_TRACES", f"there is no {folder}", hint=hint)
+    return folder
 
 
 def is_vm() -> bool:

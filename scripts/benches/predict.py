@@ -8,20 +8,17 @@ while it runs, and learned when it ends. Every round begins with the same histor
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from pathlib import Path
 from statistics import fmean
 from zlib import crc32
 
-from agentcg.errors import InvalidInput
 from agentcg.policy import classify, load
 from agentcg.predict.learn import call_path, peaks_of
 from agentcg.trace.agentcgroup import find_attempts, import_attempt
 from agentcg.trace.model import Recording
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
-from benches.place import CHECKOUT
+from benches.place import recordings
 from benches.predict_models import MODELS, Call, Model, Quantile
 
 __all__ = ["BENCH", "UNITS", "calls_of", "score"]
@@ -63,12 +60,8 @@ def calls_of(recording: Recording) -> list[Call]:
 @cache
 def _tasks(data_set: str) -> tuple[list[list[Call]], list[list[Call]]]:
     """The calls of each task: of those that are history, and of those that are held out."""
-    traces = Path(os.environ.get("AGENTCG_TRACES") or CHECKOUT.parent / "shared/traces/agentcgroup") / data_set
-    if not traces.is_dir():
-        hint = "set it to a copy of the AgentCgroup data set: the folder that all_images_haiku is in"
-        raise InvalidInput("AGENTCG_TRACES", f"there is no {traces}", hint=hint)
     found: tuple[list[list[Call]], list[list[Call]]] = ([], [])
-    for attempt in find_attempts(traces):
+    for attempt in find_attempts(recordings(data_set)):
         found[crc32(attempt.parent.name.encode()) % 2].append(calls_of(import_attempt(attempt)))
     return found
 
