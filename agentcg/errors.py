@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The errors agentcg raises for its callers: what was wrong, where, and what to do next."""
 
-__all__ = ["AgentcgError", "InvalidInput", "Unsupported"]
+__all__ = ["AgentcgError", "InvalidInput", "Unsupported", "missing_extra"]
 
 
 class AgentcgError(Exception):
@@ -40,3 +40,11 @@ class InvalidInput(AgentcgError, ValueError):
 
 class Unsupported(AgentcgError):
     """This host cannot do what was asked; the hint says how to get it."""
+
+
+def missing_extra(what: str, error: ModuleNotFoundError, extra: str) -> Unsupported:
+    """Return what to raise where a package is missing that is installed with one of agentcg's extras.
+
+    :param what: what needs it, such as ``--metrics``
+    """
+    return Unsupported(f"{what} needs the Python package {error.name}", hint=f"pip install 'agentcg[{extra}]'")

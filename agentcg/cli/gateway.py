@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentcg.errors import InvalidInput, Unsupported
+from agentcg.errors import InvalidInput, missing_extra
 from agentcg.kv.policies import POLICIES
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ async def _serve(
     try:
         from agentcg.gateway.serve import serving
     except ModuleNotFoundError as error:
-        raise Unsupported(f"the module {error.name} is missing", hint="pip install 'agentcg[gateway]'") from error
+        raise missing_extra("the gateway", error, "gateway") from error
     async with AsyncExitStack() as stack:
         front = serving(upstream, engine, host=host, port=port, policy=policy, files=files, socket=socket)
         try:

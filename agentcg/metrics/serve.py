@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from agentcg.errors import AgentcgError, InvalidInput, Unsupported
+from agentcg.errors import AgentcgError, InvalidInput, missing_extra
 
 if TYPE_CHECKING:
     from agentcg.metrics.collect import Metrics
@@ -41,8 +41,7 @@ def load_metrics() -> type[Metrics]:
     try:
         from agentcg.metrics.collect import Metrics
     except ModuleNotFoundError as error:
-        message = f"--metrics needs the Python package {error.name}"
-        raise Unsupported(message, hint="pip install 'agentcg[metrics]'") from error
+        raise missing_extra("--metrics", error, "metrics") from error
     return Metrics
 
 

@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agentcg.errors import AgentcgError, Unsupported
+from agentcg.errors import AgentcgError, Unsupported, missing_extra
 from agentcg.report.marks import LIGHT, Figure
 
 __all__ = ["load_library", "write_images"]
 
 WIDTH = 960
 TIMEOUT_SEC = 120
-_INSTALL = "pip install 'agentcg[report]'"
 
 
 def load_library() -> str:
@@ -23,7 +22,7 @@ def load_library() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ModuleNotFoundError as error:
-        raise Unsupported(f"a report needs the Python package {error.name}", hint=_INSTALL) from error
+        raise missing_extra("a report", error, "report") from error
     text: str = get_plotlyjs()
     return text
 
@@ -38,7 +37,7 @@ def write_images(folder: Path, figures: Iterable[Figure]) -> list[Path]:
         import kaleido
         from choreographer.errors import ChromeNotFoundError
     except ModuleNotFoundError as error:
-        raise Unsupported(f"--figures needs the Python package {error.name}", hint=_INSTALL) from error
+        raise missing_extra("--figures", error, "report") from error
     files = [(figure, folder / f"{figure.name}.{kind}") for figure in figures for kind in ("svg", "png")]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from agentcg.control.registry import Registry
-from agentcg.errors import InvalidInput, Unsupported
+from agentcg.errors import InvalidInput, missing_extra
 
 if TYPE_CHECKING:
     from agentcg.spans.calls import Spans
@@ -38,7 +38,7 @@ def load_spans(otlp: str | None) -> Callable[[Registry], Spans] | None:
 
         from agentcg.spans.calls import Spans
     except ModuleNotFoundError as error:
-        missing = Unsupported(f"spans need the Python package {error.name}", hint="pip install 'agentcg[otel]'")
+        missing = missing_extra("OTLP", error, "otel")
         if endpoint is None:  # What is set for the whole host was not asked of this daemon.
             log.warning("no spans are sent: %s", missing.line)
             return None

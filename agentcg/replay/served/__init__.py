@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from agentcg.errors import Unsupported
+from agentcg.errors import missing_extra
 from agentcg.replay.plan import SessionPlan
 from agentcg.replay.served.options import ServerOptions
 
@@ -26,5 +26,5 @@ def in_loop(options: ServerOptions, plans: Sequence[SessionPlan], seed: int) -> 
     try:
         from agentcg.replay.served.loop import open_loop
     except ModuleNotFoundError as error:
-        raise Unsupported(f"the module {error.name} is missing", hint="pip install 'agentcg[gateway]'") from error
+        raise missing_extra("--server", error, "gateway") from error
     return open_loop(options, plans, seed)

@@ -37,13 +37,13 @@ def test_without_the_package_it_is_said_how_to_get_it(
 ) -> None:
     for name in ("opentelemetry", "opentelemetry.exporter.otlp.proto.http.trace_exporter", "agentcg.spans.calls"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Unsupported, match="spans need the Python package opentelemetry") as caught:
+    with pytest.raises(Unsupported, match="OTLP needs the Python package opentelemetry") as caught:
         load_spans("http://127.0.0.1:4318")
     assert caught.value.hint == "pip install 'agentcg[otel]'"
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
     with caplog.at_level(logging.WARNING):
         assert load_spans(None) is None
-    assert "no spans are sent: spans need the Python package opentelemetry" in caplog.text
+    assert "no spans are sent: OTLP needs the Python package opentelemetry" in caplog.text
 
 
 def test_who_sends_none_does_not_load_it() -> None:
