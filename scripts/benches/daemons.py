@@ -20,7 +20,7 @@ from agentcg.kernel.sys import set_parent_death_signal
 from benches.harness import Stage
 from benches.place import CHECKOUT
 
-__all__ = ["end", "folder", "parent_death", "start_agentcg", "start_daemon", "tail"]
+__all__ = ["end", "folder", "parent_death", "start_agentcg", "start_daemon", "start_python", "tail"]
 
 START_SEC = 60.0
 END_SEC = 20.0
@@ -54,18 +54,23 @@ def tail(log: Path, lines: int = 5) -> str:
     return " | ".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def start_agentcg(stage: Stage, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start `agentcg` of this checkout as a process that goes with ``stage``."""
-    paths = [str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN, *arguments],
+def start_python(arguments: Sequence[str], log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """Start this Python with the modules of this checkout and its ``scripts``; it goes with us, and adds to ``log``."""
+    paths = [str(CHECKOUT), str(CHECKOUT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(paths)},
             preexec_fn=parent_death,
         )
+
+
+def start_agentcg(stage: Stage, arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start `agentcg` of this checkout as a process that goes with ``stage``."""
+    process = start_python(["-c", _MAIN, *arguments], log)
     stage.callback(end, process)
     return process
 

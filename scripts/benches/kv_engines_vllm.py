@@ -8,8 +8,6 @@ Run as a program it does one round: ``python -m benches.kv_engines_vllm FOLDER P
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,10 +18,9 @@ import msgspec
 from agentcg.errors import AgentcgError
 from agentcg.kv.simulation.machine import Served
 from agentcg.kv.simulation.script import Arrival
-from benches.daemons import end, folder, parent_death, tail
+from benches.daemons import end, folder, start_python, tail
 from benches.harness import Stage
 from benches.kv_engines_work import Answer, Ask, Group, Scale, calibrate, play
-from benches.place import CHECKOUT
 from benches.vllm_steps import OURS
 
 __all__ = ["BLOCKS", "BLOCK_TOKENS", "SCALE", "STEP_TOKENS", "Result", "run"]
@@ -128,17 +125,9 @@ def run(stage: Stage, policy: str, sessions: list[Arrival], seed: int) -> Result
     """Do a round in a process of its own: an engine that has just started has learned nothing."""
     where = folder(stage)
     (where / "work.json").write_bytes(msgspec.json.encode(sessions))
-    paths = [str(CHECKOUT), str(CHECKOUT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "AGENTCG_SOCKET": str(where / "nobody"), "AGENTCG_VLLM_POLICY": policy}
-    with (where / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benches.kv_engines_vllm", str(where), policy, str(seed)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=os.environ | ENVIRONMENT | own,
-            preexec_fn=parent_death,
-        )
+    own = {"AGENTCG_SOCKET": str(where / "nobody"), "AGENTCG_VLLM_POLICY": policy}
+    arguments = ["-m", "benches.kv_engines_vllm", str(where), policy, str(seed)]
+    process = start_python(arguments, where / "log", **ENVIRONMENT | own)
     try:
         process.wait(timeout=LIMIT_SEC)
     finally:

@@ -28,6 +28,7 @@ from agentcg.api.client import Client
 from agentcg.cgroup.delegate import find_mounts
 from agentcg.errors import Unsupported
 from agentcg.kv.simulation.recordings import import_script
+from agentcg.replay.served.conversation import say
 from benches.daemons import folder, start_daemon
 from benches.gateway import start_gateway
 from benches.harness import Arm, Bench, Part, Ratio, Repetition, Stage
@@ -41,8 +42,6 @@ PROMPT_WORDS, RESULT_WORDS, ANSWER_TOKENS = 400, 60, 16
 SLOT_TOKENS = 2048
 CALL_SEC_MAX = 20.0
 REQUEST_SEC = 600.0
-WORDS = ("file", "test", "error", "value", "import", "class", "self", "path", "line", "check", "build", "run")
-
 GATEWAYS: dict[str, Sequence[str] | None] = {
     "stock": None,
     "lru": ("--policy", "lru", "--files", "0"),
@@ -93,7 +92,7 @@ class _Agent:
     def run(self) -> dict[str, Any]:
         """Make all turns; return how long they took, and what the server computed."""
         draw = random.Random(self.number)
-        messages = [{"role": "user", "content": _words(draw, PROMPT_WORDS)}]
+        messages = [{"role": "user", "content": say(draw, PROMPT_WORDS)}]
         turns, prefilled, again, context = [], 0, 0, 0
         time.sleep(0.2 * self.number)  # In this order.
         start = time.monotonic()
@@ -110,7 +109,7 @@ class _Agent:
                 self._call(_calls()[self.number][number])
                 said = answer["choices"][0]["message"]["content"]
                 messages += [{"role": "assistant", "content": said}]
-                messages += [{"role": "user", "content": _words(draw, RESULT_WORDS)}]
+                messages += [{"role": "user", "content": say(draw, RESULT_WORDS)}]
         if self.client is not None:
             self.client.close()  # An agent that is done is gone, and its session with it.
         return {"turns": turns, "all": time.monotonic() - start, "prefilled": prefilled, "again": again}
@@ -128,10 +127,6 @@ class _Agent:
             return
         with self.client.call(call.words.split() or ["true"], session=self.session, tool="Bash") as begun:
             begun.popen(["sleep", f"{call.sec:.2f}"]).wait()
-
-
-def _words(draw: random.Random, count: int) -> str:
-    return " ".join(draw.choice(WORDS) for _ in range(count))
 
 
 def _daemon(stage: Stage, own: Stage) -> str:

@@ -7,7 +7,6 @@ Run as a program it is that server: ``python -m benches.llamacpp MODEL PORT SLOT
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agentcg.errors import AgentcgError
-from benches.daemons import end, parent_death, tail
+from benches.daemons import end, start_python, tail
 from benches.harness import Stage
-from benches.place import CHECKOUT
 
 __all__ = ["LlamaServer", "free_port", "serve", "write_random_model"]
 
@@ -112,19 +110,8 @@ class LlamaServer:
         log = self.folder / "server.log"
         numbers = [str(number) for number in (self.port, self.slots, self.context)]
         saved = f"{self.folder}/" if self.saves else ""
-        with log.open("ab") as stream:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "benches.llamacpp", str(self.model)),
-                    *(*numbers, saved, str(self.threads), str(self.batch)),
-                ],
-                cwd=CHECKOUT / "scripts",
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=stream,
-                env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
-                preexec_fn=parent_death,
-            )
+        own = ["-m", "benches.llamacpp", str(self.model), *numbers, saved, str(self.threads), str(self.batch)]
+        self.process = start_python(own, log)
         deadline = time.monotonic() + START_SEC
         while self.process.poll() is None and time.monotonic() < deadline:
             try:
