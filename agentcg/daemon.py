@@ -40,6 +40,7 @@ from agentcg.control.transparent import Transparent
 from agentcg.control.view import MECHANISMS, Mechanism, Settings
 from agentcg.errors import AgentcgError
 from agentcg.kernel import systemd
+from agentcg.kernel.mem import Kind
 from agentcg.metrics.serve import Address, Scrapes, bind_address, load_metrics, parse_address
 from agentcg.policy.load import load
 from agentcg.predict.history import Store
@@ -107,14 +108,18 @@ async def serve(options: Options) -> None:
     limited = files.read_int(root.node.fd, "memory.max") not in (None, math.inf)
     capacity = _capacity(root, options.memory_max)
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=capacity, limited=limited)
-    events = kernel_events.start(registry, root, hold=options.scheduler) if options.events else None
+    settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
+    yields = settings if settings.has("yield") and not (options.observe or options.dry_run) else None
+    events = kernel_events.start(registry, root, hold=options.scheduler, yields=yields) if options.events else None
     confining = confine.start(registry, root) if options.confine else None
     controller, stops = None, Stops(registry, dry_run=options.dry_run)
     if options.observe:
         registry.observers.append(stops)
     else:
-        settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
-        controller = Controller(registry, settings, stops)
+        told = events is not None and Kind.GROWING in events.kinds
+        controller = Controller(registry, settings, stops, told=told)
+        if events is not None:
+            events.on_growth = controller.grew
         registry.reserves.active = settings.has("reserve")
         registry.reserves.dry_run = options.dry_run
         registry.observers.append(controller)

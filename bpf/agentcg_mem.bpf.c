@@ -13,13 +13,14 @@
  *	psi_memstall_enter, _leave		STALL			entry of both	end
  *	mem_cgroup_out_of_memory		OOM			entry		beginning
  *	__oom_kill_process			OOM_KILL		entry		beginning
+ *	page_counter_try_charge			GROWING			entry		beginning
  *
  * Memory back-pressure. `holds` has the calls that agentcg_sched runs, and until when each is not to run; it is the
  * scheduler's own map. Here it is written at the moment of need, before user space has heard of it: a call that comes
  * to the memory.high of its session, or of all, is held for hold_us, while user space freezes it; and all calls are,
- * when a task of a protected session has to reclaim for a limit that is theirs too. The scheduler sees to it that none
- * is held for too long. Who is not in the map is not held, and where there is no such scheduler nothing here changes
- * what the kernel does.
+ * when a task of a protected session has to reclaim for a limit that is theirs too, or when a protected session begins
+ * to grow. The scheduler sees to it that none is held for too long. Who is not in the map is not held, and where there
+ * is no such scheduler nothing here changes what the kernel does.
  *
  * A worked example. The root is cgroup 100 at depth 1, sessions are at depth 4, and /agentcg/shared/t/s (400) has
  * memory.high = 1 GiB over the leaves calls/a (601) and calls/b (602), which have no limit of their own. A task in 601
@@ -33,7 +34,12 @@
  * ms. At the exit: THROTTLED, duration_us=40000, with the same three ids. `totals` has all of it under both 601 and
  * 400; under 602, nothing.
  *
- * Load. None of the functions is on the path of a charge that stays within its limits. OVER_HIGH is sent at most once
+ * Growth. A CPU charges a cgroup for 64 pages at a time, as a rule, and so calls page_counter_try_charge once in 256
+ * KiB. If that is a task of a protected session, the session's usage is compared with what it was at the beginning of
+ * a window of growth_us: a protected session that stood at 100 MiB, and 3 ms later is at 101, is GROWING.
+ *
+ * Load. But for page_counter_try_charge, which is hooked only for growth_bytes, and leaves who is not protected after
+ * one comparison, no function is on the path of a charge that stays within its limits. OVER_HIGH is sent at most once
  * a leaf in over_high_gap_us, the kinds with a duration only from a minimum on; `totals` counts all of them, and so
  * does AGENTCG_MEM_STAT_HUSHED. If the ring buffer is full, the event is lost, and counted per CPU.
  *
@@ -47,6 +53,7 @@
  *   RECLAIM names the cgroup that it was for as the leaf.
  * - The limit of OVER_HIGH is looked for when the task is called to account: if another task has freed memory
  *   meanwhile, no cgroup is above its limit, nothing is sent, and the kernel does not throttle either.
+ * - What a kernel thread charges for a protected session does not make it GROWING.
  * - Depths are those of the initial cgroup namespace.
  * - `totals` forgets the least recently used cgroup when it is full. Ids are never reused on 64-bit kernels.
  */
@@ -65,6 +72,7 @@ const volatile struct agentcg_mem_config config = {
 	.throttled_min_us = 1000,
 	.reclaim_min_us = 1000,
 	.stall_min_us = 1000,
+	.growth_us = 10000,
 };
 
 /* No code has a type that names them, so that BTF would be without them: a test compares them with user space's. */
@@ -72,6 +80,7 @@ const volatile enum agentcg_mem_kind abi_kind __attribute__((used)) = 0;
 const volatile enum agentcg_mem_stat abi_stat __attribute__((used)) = 0;
 
 #define LEVELS 16 /* How far up a limit is looked for. */
+#define GROWTH_PAUSES 4 /* A session that was not seen to grow for so many times growth_us begins to grow anew. */
 
 /* What a task is in the middle of: when it began, 0 if it is not. */
 struct span {
@@ -98,6 +107,20 @@ struct {
 	__type(key, __u64);
 	__type(value, struct agentcg_mem_totals);
 } totals SEC(".maps");
+
+/* Of a protected session, by its id: the window in which it may grow. CPUs may write it at once: no harm is done. */
+struct growth {
+	__u64 began_ns;
+	__u64 bytes; /* the least that it held since then */
+	__u64 told_ns;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct growth);
+} growths SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -142,14 +165,25 @@ static __always_inline bool place_of(struct cgroup *cgrp, struct place *ret)
 	return true;
 }
 
+static __always_inline struct cgroup_subsys_state *memory_css(struct task_struct *task)
+{
+	__u32 id = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+
+	return read_element(BPF_CORE_READ(task, cgroups), subsys, id);
+}
+
+static __always_inline struct mem_cgroup *memcg_of(struct cgroup_subsys_state *css)
+{
+	return (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
+}
+
 /* The nearest cgroup of the task, upwards, that uses more than its memory.high; 0 if none does. */
 static __always_inline __u64 exceeded_high(struct task_struct *task)
 {
-	__u32 id = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-	struct cgroup_subsys_state *css = read_element(BPF_CORE_READ(task, cgroups), subsys, id);
+	struct cgroup_subsys_state *css = memory_css(task);
 
 	for (int i = 0; i < LEVELS && css; i++) {
-		struct mem_cgroup *memcg = (void *)css - bpf_core_field_offset(struct mem_cgroup, css);
+		struct mem_cgroup *memcg = memcg_of(css);
 		unsigned long usage = BPF_CORE_READ(memcg, memory.usage.counter);
 
 		if (usage > BPF_CORE_READ(memcg, memory.high))
@@ -159,23 +193,40 @@ static __always_inline __u64 exceeded_high(struct task_struct *task)
 	return 0;
 }
 
+/* What the session of a task holds; 0 if it is in none. */
+static __always_inline __u64 session_bytes(struct task_struct *task)
+{
+	struct cgroup_subsys_state *css = memory_css(task);
+
+	for (int i = 0; i < LEVELS && css; i++) {
+		if (BPF_CORE_READ(css, cgroup, level) <= (int)config.session_level)
+			return (__u64)BPF_CORE_READ(memcg_of(css), memory.usage.counter) << config.page_shift;
+		css = BPF_CORE_READ(css, parent);
+	}
+	return 0;
+}
+
 /* Back-pressure */
 
-static __always_inline void hold(__u64 id)
+static __always_inline void hold(__u64 id, __u32 us)
 {
-	__u64 until = bpf_ktime_get_ns() + config.hold_us * 1000ULL;
+	__u64 until = bpf_ktime_get_ns() + us * 1000ULL;
 
-	if (config.hold_us && !bpf_map_update_elem(&holds, &id, &until, BPF_EXIST))
+	if (us && !bpf_map_update_elem(&holds, &id, &until, BPF_EXIST))
 		count(AGENTCG_MEM_STAT_HELD);
+}
+
+static __always_inline bool is_protected(void)
+{
+	return config.protected_id &&
+	       bpf_get_current_ancestor_cgroup_id(config.root_level + 1) == config.protected_id;
 }
 
 /* Does a protected session's task reclaim for a limit that it shares with the others? */
 static __always_inline bool suffers(struct mem_cgroup *memcg)
 {
-	__u32 level = config.root_level + 1;
-
-	return config.protected_id && bpf_get_current_ancestor_cgroup_id(level) == config.protected_id &&
-	       ancestor_id(BPF_CORE_READ(memcg, css.cgroup), level) != config.protected_id;
+	return is_protected() &&
+	       ancestor_id(BPF_CORE_READ(memcg, css.cgroup), config.root_level + 1) != config.protected_id;
 }
 
 /* Telling it */
@@ -298,7 +349,7 @@ static __always_inline int over_high_begins(void)
 	event.bytes = pages << config.page_shift;
 	/* At its own limit it is slowed down by the kernel, and nobody else is the worse for it. */
 	if (event.limit_id != place.cgroup_id)
-		hold(place.cgroup_id);
+		hold(place.cgroup_id, config.hold_us);
 	span = span_begin();
 	if (span) {
 		span->over_high_ns = event.time_ns;
@@ -366,7 +417,7 @@ int BPF_PROG(reclaim_entry, struct mem_cgroup *memcg)
 	if (!reclaim_place(memcg, &place))
 		return 0;
 	if (suffers(memcg))
-		hold(AGENTCG_HOLD_ALL);
+		hold(AGENTCG_HOLD_ALL, config.hold_us);
 	span = span_begin();
 	if (span)
 		span->reclaim_ns = bpf_ktime_get_ns();
@@ -429,6 +480,50 @@ int BPF_PROG(stall_leave, unsigned long *flags)
 	if (!current_place(&place))
 		return 0;
 	event_of(&event, AGENTCG_MEM_STALL, &place, began);
+	return tell(&event);
+}
+
+/* Growth */
+
+/* By how much it has grown in its window, if that is enough, and not told of already; and then begin anew. */
+static __always_inline __u64 grown(struct growth *growth, __u64 bytes, __u64 now)
+{
+	__u64 window = config.growth_us * 1000ULL, more = bytes - growth->bytes;
+
+	if (bytes >= growth->bytes && now - growth->began_ns < window && more < config.growth_bytes)
+		return 0;
+	if (bytes < growth->bytes || now - growth->began_ns >= window)
+		more = 0;
+	growth->bytes = bytes;
+	growth->began_ns = now;
+	return now - growth->told_ns < window ? 0 : more;
+}
+
+SEC("fentry/page_counter_try_charge")
+int BPF_PROG(charge_entry)
+{
+	struct task_struct *task = (void *)bpf_get_current_task_btf();
+	struct agentcg_mem_event event;
+	struct growth *growth, none = {};
+	struct place place;
+	__u64 more;
+
+	if (!is_protected() || !current_place(&place))
+		return 0;
+	growth = bpf_map_lookup_elem(&growths, &place.session_id);
+	if (!growth) {
+		bpf_map_update_elem(&growths, &place.session_id, &none, BPF_NOEXIST);
+		return 0;
+	}
+	event_of(&event, AGENTCG_MEM_GROWING, &place, 0);
+	more = grown(growth, session_bytes(task), event.time_ns);
+	if (!more)
+		return 0;
+	/* Once, at the beginning: if it goes on, user space has heard of it. */
+	if (event.time_ns - growth->told_ns > GROWTH_PAUSES * config.growth_us * 1000ULL)
+		hold(AGENTCG_HOLD_ALL, config.growth_hold_us);
+	growth->told_ns = event.time_ns;
+	event.bytes = more;
 	return tell(&event);
 }
 

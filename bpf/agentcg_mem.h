@@ -14,6 +14,7 @@ enum agentcg_mem_kind {
 	AGENTCG_MEM_STALL = 3, /* waited for memory, as PSI counts it; sent at its end */
 	AGENTCG_MEM_OOM = 4, /* hit a limit at which reclaim gave up: the OOM killer is about to choose */
 	AGENTCG_MEM_OOM_KILL = 5, /* was chosen: it is about to be killed */
+	AGENTCG_MEM_GROWING = 6, /* is protected, and its session grows; sent at once */
 	AGENTCG_MEM_KINDS,
 };
 
@@ -31,6 +32,7 @@ enum agentcg_mem_stat {
 struct agentcg_mem_config {
 	__u64 root_id; /* only this cgroup and those below it are looked at */
 	__u64 protected_id; /* the group of protected sessions, one below the root; 0: nobody is held for them */
+	__u64 growth_bytes; /* a protected session that grows by so much within growth_us is GROWING; 0: none is */
 	__u32 root_level; /* its depth, 0 for the top of the hierarchy */
 	__u32 session_level; /* the depth of sessions */
 	__u32 page_shift;
@@ -39,6 +41,8 @@ struct agentcg_mem_config {
 	__u32 reclaim_min_us;
 	__u32 stall_min_us;
 	__u32 hold_us; /* how long a call is held in the map `holds`; 0 for not at all */
+	__u32 growth_us; /* and one GROWING a session in this time */
+	__u32 growth_hold_us; /* how long all calls are held when a protected session begins to grow; 0 for not at all */
 };
 
 /* One record of the ring buffer `events`. Ids are 0 where there is none. */
@@ -46,8 +50,8 @@ struct agentcg_mem_event {
 	__u64 time_ns; /* of sending, on CLOCK_MONOTONIC */
 	__u64 cgroup_id; /* the leaf: where the task lives */
 	__u64 session_id; /* the leaf's ancestor at session_level */
-	__u64 limit_id; /* whose memory.high or memory.max it was */
-	__u64 bytes; /* OVER_HIGH: charged since it last was called to account; RECLAIM: given back */
+	__u64 limit_id; /* whose memory.high or memory.max it was; GROWING: none */
+	__u64 bytes; /* OVER_HIGH: charged since it last was called to account; RECLAIM: given back; GROWING: by so much */
 	__u64 duration_us; /* THROTTLED, RECLAIM, STALL */
 	__u32 pid; /* the process (tgid), in the initial pid namespace */
 	__u32 kind; /* enum agentcg_mem_kind */

@@ -29,7 +29,7 @@ __all__ = ["daemon"]
 @click.option("--otlp", metavar="URL", help="Send spans to this collector: http://127.0.0.1:4318.")
 @click.option("--observe", is_flag=True, help="Go on without the memory controller: account, kill, but do not limit.")
 @click.option("--confine", is_flag=True, help="Have BPF programs keep calls in their cgroups, and count what they try.")
-@click.option("--events", is_flag=True, help="Have BPF programs tell of throttling and OOM kills as they happen.")
+@click.option("--events", is_flag=True, help="Have BPF programs tell of throttling, kills and growth as they happen.")
 @click.option("--scheduler", is_flag=True, help="Have a BPF scheduler run the calls of sessions not protected.")
 @click.option(
     "--containers",

@@ -16,7 +16,17 @@ from agentcg.cgroup.node import Node
 from agentcg.control.decide import decide, yields
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
-from agentcg.control.pace import FIRST_WEIGHT, PAUSE_SEC, PLAIN_WEIGHT, Credit, is_due, moves, next_tick_sec, stage_of
+from agentcg.control.pace import (
+    FIRST_WEIGHT,
+    PAUSE_SEC,
+    PLAIN_WEIGHT,
+    TICK_SEC,
+    Credit,
+    is_due,
+    moves,
+    next_tick_sec,
+    stage_of,
+)
 from agentcg.control.registry import Registry
 from agentcg.control.reserve import Stage
 from agentcg.control.stops import Stops
@@ -40,9 +50,10 @@ class Controller:
     Nothing is frozen without a guard that thaws it if we die.
 
     :param stops: does what is decided; told by way of us of what comes and goes. In a dry run, we do nothing either
+    :param told: the kernel says when protected sessions grow, by :meth:`grew`: it need not be looked for
     """
 
-    def __init__(self, registry: Registry, settings: Settings, stops: Stops) -> None:
+    def __init__(self, registry: Registry, settings: Settings, stops: Stops, *, told: bool = False) -> None:
         self._registry, self._settings, self._stops, self._dry_run = registry, settings, stops, stops.dry_run
         self._loop = asyncio.get_running_loop()
         self.actions = stops.actions
@@ -57,6 +68,7 @@ class Controller:
         self._watches: dict[SessionRef, int | None] = {}
         self._timer: asyncio.Handle | None = None
         self._reclaiming: set[asyncio.Task[None]] = set()
+        self._told = told
         self._protected_grew: float | None = None
         self._credit = Credit(settings.yield_max_sec, time.monotonic())
         self._killed: float | None = None
@@ -113,6 +125,18 @@ class Controller:
         self._eyes.forget(live)
         if self._at_stake:
             self.poke()
+
+    def grew(self) -> None:
+        """A protected session has grown."""
+        now = self._protected_grew = time.monotonic()
+        self._yield(yields(self._snapshot(now, ()), self._settings), now)
+        self._look_at_protected(now)
+        # Until they go on, a tick is due soon; what is pending may be sooner, or a look.
+        pending = self._timer
+        if pending is None or (isinstance(pending, asyncio.TimerHandle) and pending.when() - TICK_SEC > now):
+            if pending is not None:
+                pending.cancel()
+            self._timer = self._loop.call_later(TICK_SEC, self._tick)
 
     def _trip(self, ref: SessionRef) -> None:
         self._tripped.add(ref)
@@ -196,7 +220,7 @@ class Controller:
     def _look_at_protected(self, now: float) -> None:
         for ref, gauge in self._gauges.items():
             before = gauge.last
-            if gauge.read() - before >= self._settings.growth_min:
+            if gauge.read() - before >= self._settings.growth_min and not self._told:
                 self._protected_grew = now
             live = self._registry.sessions.get(ref)
             if live is None or (live.claim is not None and gauge.last <= live.reserve):
@@ -215,6 +239,7 @@ class Controller:
             alert=self._alert,
             stopped=self._stops.any,
             yielding=self._stops.paused,
+            told=self._told,
         )
         self._timer = None if wait is None else self._loop.call_later(wait, self._tick)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The events rung: what the kernel's memory paths tell of a call, published with the time at which it happened.
+"""The events rung: what the kernel's memory paths tell of a call, published with the time at which it happened; and,
+for the controller, that a protected session grows.
 
 Where it holds, ``memory.events`` is read only after events were lost; where it does not, it is watched instead
 (:mod:`agentcg.control.watch`). Nothing is published by both.
@@ -10,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from agentcg.cgroup.delegate import Root, depth_of
 from agentcg.control.live import LiveCall
+from agentcg.control.pace import TICK_SEC
 from agentcg.control.registry import Registry
+from agentcg.control.view import Settings
 from agentcg.control.watch import memory_event, throttled
 from agentcg.errors import Unsupported
 from agentcg.kernel.mem import NEVER, Kind, MemEvent, MemEvents
@@ -27,10 +31,13 @@ _NEEDED = frozenset((Kind.OVER_HIGH, Kind.OOM_KILL))
 _SAME_KILL_SEC = 1.0  # The OOM killer ends a call's processes one after the other.
 
 
-def start(registry: Registry, root: Root, *, hold: bool = False) -> KernelEvents | None:
-    """Start listening to the kernel, if it can be had; the log says what holds. None if it cannot be had."""
+def start(registry: Registry, root: Root, *, hold: bool = False, yields: Settings | None = None) -> KernelEvents | None:
+    """Start listening to the kernel, if it can be had; the log says what holds. None if it cannot be had.
+
+    The parameters are those of :class:`KernelEvents`.
+    """
     try:
-        events = KernelEvents(registry, root, hold=hold)
+        events = KernelEvents(registry, root, hold=hold, yields=yields)
     except Unsupported as error:
         log.info("memory events come from files: %s", error.line)
         log.debug("%s", error.message)
@@ -43,15 +50,22 @@ class KernelEvents:
     """Publishes throttling and OOM kills of calls. Belongs to the loop it was made on.
 
     :param hold: have the kernel's programs say in :attr:`holds` which calls are not to run while memory is short
+    :param yields: listen for the growth of protected sessions, as these settings say; None where nobody yields to it
     :raises Unsupported: where the kernel does not tell both
     """
 
-    def __init__(self, registry: Registry, root: Root, *, hold: bool = False) -> None:
+    def __init__(self, registry: Registry, root: Root, *, hold: bool = False, yields: Settings | None = None) -> None:
         level = depth_of(root.path)
         self._registry = registry
         self._calls: dict[int, LiveCall] = {}
         self._known = -1
         loop = asyncio.get_running_loop()
+        growth = {}
+        if yields is not None:
+            growth = {"growth_bytes": yields.growth_min, "growth_us": _us(TICK_SEC)}
+            growth["growth_hold_us"] = _us(yields.yield_quiet_sec) if hold else 0
+        self.on_growth: Callable[[], None] = lambda: None
+        """Called when a protected session has grown, every :data:`TICK_SEC` at most, where :attr:`kinds` says so."""
         self._events = MemEvents(
             root.node.id,
             level,
@@ -62,7 +76,8 @@ class KernelEvents:
             reclaim_min_us=NEVER,
             stall_min_us=NEVER,
             protected_id=registry.tree.reserved.id,
-            hold_us=round(HOLD_MAX_SEC * 1e6) if hold else 0,
+            hold_us=_us(HOLD_MAX_SEC) if hold else 0,
+            **growth,
         )
         self.holds = self._events.holds
         self.kinds = self._events.kinds
@@ -91,6 +106,9 @@ class KernelEvents:
         return live if live is not None and live.ref in self._registry.calls else None
 
     def _event(self, event: MemEvent) -> None:
+        if event.kind == Kind.GROWING:
+            self.on_growth()
+            return
         if event.kind not in _NEEDED:
             return
         live = self._call(event.cgroup_id)
@@ -112,3 +130,7 @@ class KernelEvents:
         for live in list(self._registry.calls.values()):
             if live.finishing is None:
                 memory_event(self._registry, live)
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)

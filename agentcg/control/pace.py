@@ -14,7 +14,7 @@ __all__ = ["FIRST_WEIGHT", "LOOK_SEC", "PAUSE_SEC", "PLAIN_WEIGHT", "TICK_SEC", 
 __all__ += ["is_due", "moves", "next_tick_sec", "stage_of"]
 
 TICK_SEC = 0.01
-"""While a protected session lives beside others: how often its growth is looked for."""
+"""While a protected session lives beside others: how often its growth is looked for, if the kernel does not tell."""
 LOOK_SEC = 0.1
 """How often everybody is looked at while they have a wall."""
 GROWN = 2 << 20
@@ -53,14 +53,15 @@ def is_due(since_look_sec: float, held: int, held_at_look: int, *, stopped: bool
 
 
 def next_tick_sec(
-    *, protected: bool, others: bool, walled: bool, alert: bool, stopped: bool, yielding: bool
+    *, protected: bool, others: bool, walled: bool, alert: bool, stopped: bool, yielding: bool, told: bool = False
 ) -> float | None:
     """Return in how many seconds to see what grows; None if that is not needed before somebody calls.
 
     :param protected: there are protected sessions; ``others``: and others
     :param walled: these have a wall; ``alert``: and are near it
+    :param told: the kernel says when protected sessions grow
     """
-    if (others and (protected or (walled and alert))) or yielding:
+    if (others and ((protected and not told) or (walled and alert))) or yielding:
         return TICK_SEC
     return LOOK_SEC if stopped or protected or (walled and others) else None
 
@@ -88,10 +89,11 @@ def changes_at(view: Snapshot, settings: Settings) -> float | None:
 
 
 class Credit:
-    """For how long all others may be stopped while protected sessions grow: spent while they are, else earned."""
+    """For how long all others may be stopped while protected sessions grow: spent while they are, else earned. It is
+    whole at first: nobody has been stopped yet, and a protected session that has just begun grows most."""
 
     def __init__(self, most_sec: float, now: float) -> None:
-        self._most, self._left, self._at = most_sec, 0.0, now
+        self._most, self._left, self._at = most_sec, most_sec, now
 
     def earn(self, now: float, *, yielding: bool) -> float:
         """Return what is left, in seconds; since the last time they were stopped, or not, as ``yielding`` says."""

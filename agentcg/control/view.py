@@ -52,7 +52,7 @@ class Settings:
     """Growth between two looks that counts as growing."""
     yield_quiet_sec: float = 0.025
     """The others go on when no protected session has grown for this long."""
-    yield_max_sec: float = 0.5
+    yield_max_sec: float = 1.0
     """They are stopped for this long at most, and for half of the time in the long run."""
     kill_pause_sec: float = 1.0
     """Time for a killed call's memory to come back before the next one is chosen."""

@@ -35,6 +35,7 @@ class Kind(enum.IntEnum):
     STALL = 3
     OOM = 4
     OOM_KILL = 5
+    GROWING = 6
 
 
 class Stat(enum.IntEnum):
@@ -53,6 +54,7 @@ class Config(ctypes.Structure):
     _fields_ = (
         ("root_id", c_uint64),
         ("protected_id", c_uint64),
+        ("growth_bytes", c_uint64),
         ("root_level", c_uint32),
         ("session_level", c_uint32),
         ("page_shift", c_uint32),
@@ -61,6 +63,8 @@ class Config(ctypes.Structure):
         ("reclaim_min_us", c_uint32),
         ("stall_min_us", c_uint32),
         ("hold_us", c_uint32),
+        ("growth_us", c_uint32),
+        ("growth_hold_us", c_uint32),
     )
 
 
@@ -110,14 +114,14 @@ class MemEvent:
     session_id: int
     """Its session."""
     limit_id: int
-    """Whose memory.high or memory.max it was: the leaf's own, or an ancestor's."""
+    """Whose memory.high or memory.max it was: the leaf's own, or an ancestor's. GROWING: none."""
     pid: int
     time_ns: int
     """When it was sent, on the monotonic clock."""
     duration_us: int
     """How long it took, of kinds that are sent at their end."""
     bytes: int
-    """OVER_HIGH: charged in one go; RECLAIM: given back."""
+    """OVER_HIGH: charged in one go; RECLAIM: given back; GROWING: by how much the session grew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ _HOOKS = {
     "psi_memstall_leave": (Kind.STALL,),
     "mem_cgroup_out_of_memory": (Kind.OOM,),
     "__oom_kill_process": (Kind.OOM_KILL,),
+    "page_counter_try_charge": (Kind.GROWING,),
 }
 
 
@@ -154,8 +159,8 @@ def check_object() -> Path:
 class MemEvents:
     """Runs ``callback`` on the event loop for each event in the subtree of one cgroup, until :meth:`close`.
 
-    Nothing outlives the process. ``kinds`` are those that this kernel tells. What ``callback`` raises goes to the
-    loop's exception handler; the events after that one are still delivered.
+    Nothing outlives the process. ``kinds`` are those that this kernel tells, GROWING only with ``growth_bytes``.
+    What ``callback`` raises goes to the loop's exception handler; the events after that one are still delivered.
 
     :param root_id: the subtree's cgroup id
     :param root_level: its depth in the initial cgroup namespace, 0 for the top
@@ -193,7 +198,7 @@ class MemEvents:
                 "page_shift": os.sysconf("SC_PAGE_SIZE").bit_length() - 1,
             }
             self._object.configure(Config, **config | settings)
-            self._choose()
+            self._choose(growing=bool(settings.get("growth_bytes")))
             events = self._object.map("events", ctypes.c_uint64)
             if ring_bytes is not None:
                 events.set_max_entries(ring_bytes)
@@ -206,13 +211,16 @@ class MemEvents:
             self._links += [one.attach() for one in self._object.programs.values() if one.autoload]
         loop.add_reader(self._ring.epoll_fd, self._ready)
 
-    def _choose(self) -> None:
-        """Leave out the programs whose functions this kernel has not."""
+    def _choose(self, *, growing: bool) -> None:
+        """Leave out the programs whose functions this kernel has not, and what is on the path of every charge unless
+        somebody wants it."""
         types = kernel_btf()
         try:
             there = {name for name in _HOOKS if types.has_function(name)}
         finally:
             types.close()
+        if not growing:
+            there.discard("page_counter_try_charge")
         for program in self._object.programs.values():
             program.set_autoload(program.section.partition("/")[2] in there)
         # A kind holds if every function that it needs is there; of the first two, one is enough.

@@ -24,13 +24,13 @@ def make(root, group, name, **limits):
     return session, session.child("calls").child("call", memory_swap_max="0")
 
 
-def run(root, protected_id, body):
+def run(root, protected_id, body, **growth):
     """Run ``await body(events, scheduler)`` with both."""
 
     async def main():
         loop = asyncio.get_running_loop()
         hold_us = round(HOLD_MAX_SEC * 1e6)
-        settings = {"protected_id": protected_id, "hold_us": hold_us}
+        settings = {"protected_id": protected_id, "hold_us": hold_us} | growth
         with (
             MemEvents(root.id, LEVEL, loop, lambda _: None, **settings) as events,
             Scheduler(LEVEL, loop, print, holds=events.holds) as scheduler,
@@ -104,5 +104,28 @@ def test_all_calls_are_held_while_a_protected_session_reclaims_for_a_limit_of_al
         return before, await until(told_and_put_aside)
 
     before, after = run(cgroup, reserved, body)
+    print(f"before {before}, told and put aside {after}")
+    assert before == (0, 0)
+
+
+def test_all_calls_are_held_when_a_protected_session_begins_to_grow(cgroup):
+    _, innocent = make(cgroup, "shared", "session")
+    _, protected = make(cgroup, "reserved", "session")
+    reserved = (cgroup.path / "reserved").stat().st_ino
+    growth = {"growth_bytes": M, "growth_us": 100_000, "growth_hold_us": round(HOLD_MAX_SEC * 1e6)}
+    # Held is only for who begins to grow: the rest is user space's.
+    command = "while :; do sleep 1; dd if=/dev/zero of=/dev/null bs=64M count=1; done"
+
+    async def body(events, scheduler):
+        await hog_in(scheduler, innocent, 1)
+        before = held(events, scheduler)
+        protected.run("sh", "-c", command)
+
+        def told_and_put_aside():
+            return (now := held(events, scheduler)) > before and now[1] > before[1] and now
+
+        return before, await until(told_and_put_aside)
+
+    before, after = run(cgroup, reserved, body, **growth)
     print(f"before {before}, told and put aside {after}")
     assert before == (0, 0)

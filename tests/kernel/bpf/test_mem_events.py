@@ -134,6 +134,55 @@ def test_totals_count_for_the_leaf_and_its_session_and_for_nobody_else(sessions)
     assert found["stats"][Stat.HUSHED] + found["stats"][Stat.SENT] == sum(one.count for one in found["call"].values())
 
 
+def growth_of(root, **options):
+    """What :func:`watch` needs to be told of growth by a MiB within a second, in the group named reserved."""
+    reserved = (root.path / "reserved").stat().st_ino
+    return {"protected_id": reserved, "growth_bytes": 1 << 20, "growth_us": 1_000_000} | options
+
+
+def session_in(root, group):
+    session = root.child(group).child("tenant").child("session")
+    return session, session.child("calls").child("call", memory_swap_max="0")
+
+
+def test_a_protected_session_that_grows_is_told_while_it_does_and_others_are_not(cgroup, objects):
+    _, other = session_in(cgroup, "shared")
+    session, leaf = session_in(cgroup, "reserved")
+    processes = []
+
+    def act(_):
+        other.eat("24M").wait()
+        # What is begun with opens the window: it is not told itself, but what follows is.
+        processes.append(leaf.run("sh", "-c", "sleep 0.1; exec dd if=/dev/zero of=/dev/null bs=64M count=1"))
+
+    seen, stats = watch(cgroup, act, lambda events: Kind.GROWING in kinds(events), **growth_of(cgroup))
+    told = [event for event, _ in seen if event.kind == Kind.GROWING]
+    assert {(event.cgroup_id, event.session_id, event.limit_id) for event in told} == {(leaf.id, session.id, 0)}
+    assert told[0].pid == processes[0].pid
+    assert 1 << 20 <= told[0].bytes < 8 << 20  # At once, if by a huge page; not when the 64 MiB are there.
+    assert len(told) == 1
+    assert stats[Stat.LOST] == 0
+
+
+def test_what_is_given_back_and_taken_again_is_no_growth(cgroup, objects):
+    session, leaf = session_in(cgroup, "reserved")
+    seen = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with MemEvents(cgroup.id, 1, loop, seen.append, **growth_of(cgroup, growth_bytes=16 << 20)) as events:
+            # A process of 8 MiB after the other; all together, it is more than enough.
+            await loop.run_in_executor(
+                None, leaf.run("sh", "-c", "for _ in 1 2 3 4; do dd if=/dev/zero of=/dev/null bs=8M count=1; done").wait
+            )
+            return events.stats()
+
+    asyncio.run(main())
+    assert [event for event in seen if event.kind == Kind.GROWING] == []
+    peak = int((session.path / "memory.peak").read_text())
+    assert peak > 8 << 20  # It did hold them.
+
+
 def test_nothing_outside_the_root_is_told(cgroup, objects):
     inside, outside = cgroup.child("inside"), cgroup.child("outside", memory_max="8M", memory_swap_max="0")
     seen = []
@@ -205,7 +254,7 @@ def test_what_the_callback_raises_is_not_lost_and_the_next_events_come(sessions)
 def attached():
     """Return the names of our programs that the kernel holds."""
     listed = json.loads(subprocess.run(["bpftool", "-j", "prog"], capture_output=True, check=True).stdout)
-    return {one.get("name") for one in listed} & {"oom", "oom_kill", "reclaim_entry", "stall_enter"}
+    return {one.get("name") for one in listed} & {"oom", "oom_kill", "reclaim_entry", "stall_enter", "charge_entry"}
 
 
 def wait_for(condition, what):
@@ -219,7 +268,7 @@ def test_the_daemon_tells_a_call_once_and_leaves_nothing_when_it_is_killed(daemo
     process, log, socket = daemon()
     wait_for(lambda: "listening on" in log.read_text(), "the daemon did not start")
     assert "memory events come from the kernel: " in log.read_text()
-    assert attached() == {"oom", "oom_kill", "reclaim_entry", "stall_enter"}
+    assert attached() == {"oom", "oom_kill", "reclaim_entry", "stall_enter", "charge_entry"}
     with agentcg.connect(socket) as client, client.session("s", memory_max=64 << 20) as session:
         with session.call(["dd", "if=/dev/zero", "of=/dev/null", "bs=48M", "count=1"], memory_max=16 << 20) as call:
             call.run()

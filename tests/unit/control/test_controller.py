@@ -38,12 +38,18 @@ def controlled(new_registry: Callable[..., Registry], guard: Any, monkeypatch: p
     """Return a function that runs a coroutine with a registry whose sessions have 1 GiB, and its controller."""
     monkeypatch.setattr("agentcg.control.controller.PAUSE_SEC", 0)
 
-    def run(work: Work, *, settings: Settings = Settings(), dry_run: bool = False) -> None:  # noqa: B008
+    def run(
+        work: Work,
+        *,
+        settings: Settings = Settings(),  # noqa: B008
+        dry_run: bool = False,
+        told: bool = False,
+    ) -> None:
         async def main() -> None:
             rules = replace(load("default"), tenant=PolicyBudget())  # One tenant may use it all.
             registry = new_registry(capacity=G, limited=True, policy=rules)
             stops = Stops(registry, dry_run=dry_run)
-            controller = Controller(registry, settings, stops)
+            controller = Controller(registry, settings, stops, told=told)
             registry.observers.append(controller)
             registry.reserves.rebalance()
             await work(registry, controller)
@@ -340,6 +346,39 @@ def test_the_others_give_way_while_it_grows(controlled, cgroups) -> None:  # typ
         assert (await registry.end(protected)).usage.frozen_sec is None
 
     controlled(work, settings=SLOW)
+
+
+def test_where_the_kernel_tells_of_growth_they_stop_when_it_does_and_not_when_more_is_seen(controlled, cgroups) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, controller: Controller) -> None:
+        start(registry, P, protected=True)
+        start(registry, A)
+        await asyncio.sleep(2.1)  # They may be stopped for as long as they ran.
+        holds(cgroups, "reserved/u0/p", 100)
+        await asyncio.sleep(0.3)
+        assert cgroups.text("shared", FREEZE) == "0"
+        assert cgroups.text("reserved/u0/p", "memory.low") == str(132 * M)  # Which goes ahead of it all the same.
+        holds(cgroups, "reserved/u0/p", 200)
+        controller.grew()
+        assert cgroups.text("shared", FREEZE) == "1"
+        assert cgroups.text("reserved/u0/p", "memory.low") == str(250 * M)
+        await until(lambda: cgroups.text("shared", FREEZE) == "0")
+
+    controlled(work, settings=SLOW, told=True)
+
+
+def test_what_was_to_be_looked_at_is_when_the_kernel_tells_of_growth_in_between(controlled, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, controller: Controller) -> None:
+        start(registry, P, protected=True)
+        start(registry, A)
+        await asyncio.sleep(0.2)
+        looks: list[int] = []
+        monkeypatch.setattr(controller, "look", lambda: looks.append(1))
+        controller.poke()
+        controller.grew()
+        await pass_by()
+        assert looks == [1]
+
+    controlled(work, told=True)
 
 
 def test_and_no_longer_than_a_while(controlled, cgroups) -> None:  # type: ignore[no-untyped-def]

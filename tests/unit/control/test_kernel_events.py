@@ -8,6 +8,7 @@ import pytest
 
 from agentcg.cgroup import delegate
 from agentcg.control import kernel_events
+from agentcg.control.view import Settings
 from agentcg.errors import Unsupported
 from agentcg.kernel.mem import Kind, MemEvent
 
@@ -74,6 +75,24 @@ def test_calls_are_held_by_the_kernel_only_where_something_heeds_it(world, hold,
     settings = events._events.settings
     assert (settings["protected_id"], settings["hold_us"]) == (RESERVED, expected)
     assert events.holds is events._events.holds
+
+
+@pytest.mark.parametrize(("hold", "expected"), [(False, 0), (True, 25_000)])
+def test_growth_of_the_protected_is_listened_for_as_the_settings_say_and_told(world, hold, expected):
+    events = kernel_events.start(world.registry, world.root, hold=hold, yields=Settings(growth_min=3 << 20))
+    settings = events._events.settings
+    assert (settings["growth_bytes"], settings["growth_us"], settings["growth_hold_us"]) == (3 << 20, 10_000, expected)
+    grew = []
+    events.on_growth = lambda: grew.append(1)
+    events._events.callback(event(Kind.GROWING, cgroup=61))
+    events._events.callback(event(Kind.OVER_HIGH, cgroup=61))
+    assert grew == [1]
+    assert world.told == []
+
+
+def test_where_nobody_yields_no_growth_is_listened_for(world):
+    events = kernel_events.start(world.registry, world.root, hold=True)
+    assert "growth_bytes" not in events._events.settings
 
 
 def test_limits_of_others_other_kinds_and_other_cgroups_are_not_the_calls(world):

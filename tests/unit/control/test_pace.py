@@ -51,6 +51,10 @@ def test_how_often_it_looks() -> None:
     assert next_tick_sec(**nobody | {"others": True, "protected": True}) == TICK_SEC
     assert next_tick_sec(**nobody | {"protected": True}) == next_tick_sec(**nobody | {"stopped": True}) == LOOK_SEC
     assert next_tick_sec(**nobody | {"yielding": True}) == TICK_SEC
+    told = {"others": True, "protected": True, "told": True}
+    assert next_tick_sec(**nobody | told) == LOOK_SEC
+    assert next_tick_sec(**nobody | told | {"yielding": True}) == TICK_SEC
+    assert next_tick_sec(**nobody | told | {"walled": True, "alert": True}) == TICK_SEC
 
 
 def test_a_tripwire_moves_by_a_step_or_not_at_all() -> None:
@@ -63,8 +67,8 @@ def test_a_tripwire_moves_by_a_step_or_not_at_all() -> None:
 
 def test_credit_is_earned_while_they_run_spent_while_they_are_stopped_and_bounded() -> None:
     credit = Credit(0.5, 10.0)
-    assert credit.earn(10.2, yielding=False) == pytest.approx(0.2)
-    assert credit.earn(10.3, yielding=True) == pytest.approx(0.1)
+    assert credit.earn(10.2, yielding=False) == pytest.approx(0.5)
+    assert credit.earn(10.6, yielding=True) == pytest.approx(0.1)
     assert credit.earn(11.0, yielding=True) == 0.0
     assert credit.earn(20.0, yielding=False) == 0.5
 
