@@ -79,7 +79,7 @@ class _Scenario:
         )
 
     def undeclared(self, expected_sec: float) -> Arm:
-        """agentcg that is told nothing, but has seen the protected session once."""
+        """agentcg that is told nothing, but has seen each session once."""
         name = f"agentcg_undeclared.{self.name}"
         return Arm(name, partial(self._prepare_undeclared, name), limit_sec=LIMIT_SEC, expected_sec=expected_sec)
 
@@ -101,12 +101,13 @@ class _Scenario:
 
     def _prepare_undeclared(self, name: str, stage: Stage) -> Repetition:
         rig, history = rig_of(stage), folder(stage) / "history.sqlite"
-        plans, limit = _high(load_plans(self.triple)), self._bytes()
+        limit = self._bytes()
 
         def learn(scene: Scene) -> DaemonArm:
             return DaemonArm(scene, history=history, declares=False, learns=True)
 
-        replay(rig, f"{name}, to learn from", learn, plans, limit, self.triple.speed)
+        for plan in load_plans(self.triple):
+            replay(rig, f"{name}, to learn from", learn, (plan,), limit, self.triple.speed)
         return self._prepare(name, partial(DaemonArm, history=history, declares=False), _all, stage)
 
 
