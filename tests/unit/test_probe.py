@@ -70,7 +70,7 @@ def test_rungs_of_bpf_come_from_the_types_of_the_kernel_and_the_rights_of_the_pr
     found = checks(with_bpf["events"])
     assert found["BTF"].holds
     assert found["CAP_BPF"].holds
-    assert found["memory hooks"].found == "no reclaim, stall, oom kill"
+    assert found["memory hooks"].found == "no reclaim, stall, oom kill, growing"
     assert not with_bpf["scheduler"].holds
     assert not with_bpf["memcg-ops"].holds
     members = b"\0memcg_bpf_ops\0below_low\0"
