@@ -13,8 +13,8 @@ class SimulatedHost:
     """A host, and the rates of its kernel.
 
     The defaults are those of a virtual machine with two emulated CPUs, which did nothing else, from the medians of
-    ten rounds of ``scripts/bench isolation`` (bench/results/isolation-1100.json): docs/replay.md has how near the model
-    comes with them. They are not those of a real processor, nor of a busy one.
+    ten rounds of ``scripts/bench isolation`` (bench/results/isolation-1100-threads.json): docs/replay.md has how near
+    the model comes with them. They are not those of a real processor, nor of a busy one.
     """
 
     memory_max: int
