@@ -489,14 +489,13 @@ int BPF_PROG(stall_leave, unsigned long *flags)
 static __always_inline __u64 grown(struct growth *growth, __u64 bytes, __u64 now)
 {
 	__u64 window = config.growth_us * 1000ULL, more = bytes - growth->bytes;
+	bool anew = bytes < growth->bytes || now - growth->began_ns >= window;
 
-	if (bytes >= growth->bytes && now - growth->began_ns < window && more < config.growth_bytes)
+	if (!anew && more < config.growth_bytes)
 		return 0;
-	if (bytes < growth->bytes || now - growth->began_ns >= window)
-		more = 0;
 	growth->bytes = bytes;
 	growth->began_ns = now;
-	return now - growth->told_ns < window ? 0 : more;
+	return anew || now - growth->told_ns < window ? 0 : more;
 }
 
 SEC("fentry/page_counter_try_charge")
@@ -506,7 +505,7 @@ int BPF_PROG(charge_entry)
 	struct agentcg_mem_event event;
 	struct growth *growth, none = {};
 	struct place place;
-	__u64 more;
+	__u64 now, more;
 
 	if (!is_protected() || !current_place(&place))
 		return 0;
@@ -515,14 +514,15 @@ int BPF_PROG(charge_entry)
 		bpf_map_update_elem(&growths, &place.session_id, &none, BPF_NOEXIST);
 		return 0;
 	}
-	event_of(&event, AGENTCG_MEM_GROWING, &place, 0);
-	more = grown(growth, session_bytes(task), event.time_ns);
+	now = bpf_ktime_get_ns();
+	more = grown(growth, session_bytes(task), now);
 	if (!more)
 		return 0;
 	/* Once, at the beginning: if it goes on, user space has heard of it. */
-	if (event.time_ns - growth->told_ns > GROWTH_PAUSES * config.growth_us * 1000ULL)
+	if (now - growth->told_ns > GROWTH_PAUSES * config.growth_us * 1000ULL)
 		hold(AGENTCG_HOLD_ALL, config.growth_hold_us);
-	growth->told_ns = event.time_ns;
+	growth->told_ns = now;
+	event_of(&event, AGENTCG_MEM_GROWING, &place, 0);
 	event.bytes = more;
 	return tell(&event);
 }

@@ -129,7 +129,7 @@ class Controller:
     def grew(self) -> None:
         """A protected session has grown."""
         now = self._protected_grew = time.monotonic()
-        self._yield(yields(self._snapshot(now, ()), self._settings), now)
+        self._yield_if_growing(now)
         self._look_at_protected(now)
         # Until they go on, a tick is due soon; what is pending may be sooner, or a look.
         pending = self._timer
@@ -214,8 +214,12 @@ class Controller:
         if due:
             self.look()
             return
-        self._yield(yields(self._snapshot(now, ()), self._settings), now)
+        self._yield_if_growing(now)
         self._again()
+
+    def _yield_if_growing(self, now: float) -> None:
+        """Decide on that alone: it takes no look at anybody."""
+        self._yield(yields(self._snapshot(now, ()), self._settings), now)
 
     def _look_at_protected(self, now: float) -> None:
         for ref, gauge in self._gauges.items():

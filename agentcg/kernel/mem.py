@@ -214,19 +214,19 @@ class MemEvents:
     def _choose(self, *, growing: bool) -> None:
         """Leave out the programs whose functions this kernel has not, and what is on the path of every charge unless
         somebody wants it."""
+        wanted = {name: kinds for name, kinds in _HOOKS.items() if growing or Kind.GROWING not in kinds}
         types = kernel_btf()
         try:
-            there = {name for name in _HOOKS if types.has_function(name)}
+            there = {name for name in wanted if types.has_function(name)}
         finally:
             types.close()
-        if not growing:
-            there.discard("page_counter_try_charge")
         for program in self._object.programs.values():
             program.set_autoload(program.section.partition("/")[2] in there)
         # A kind holds if every function that it needs is there; of the first two, one is enough.
         both = {"mem_cgroup_handle_over_high", "__mem_cgroup_handle_over_high"}
-        missing = _HOOKS.keys() - there - (both if there & both else set())
-        self.kinds = frozenset(Kind) - {kind for name in missing for kind in _HOOKS[name]}
+        missing = wanted.keys() - there - (both if there & both else set())
+        self.kinds = frozenset(kind for kinds in wanted.values() for kind in kinds)
+        self.kinds -= {kind for name in missing for kind in wanted[name]}
         self.missing = tuple(sorted(missing))
         if not self.kinds:
             raise Unsupported("this kernel has none of the functions that are hooked", hint="report its version")

@@ -42,6 +42,7 @@ PROMPT_WORDS, RESULT_WORDS, ANSWER_TOKENS = 400, 60, 16
 SLOT_TOKENS = 2048
 CALL_SEC_MAX = 20.0
 REQUEST_SEC = 600.0
+
 GATEWAYS: dict[str, Sequence[str] | None] = {
     "stock": None,
     "lru": ("--policy", "lru", "--files", "0"),

@@ -336,7 +336,6 @@ def test_the_others_give_way_while_it_grows(controlled, cgroups) -> None:  # typ
         start(registry, P, protected=True)
         start(registry, A)
         other, protected = begin(registry, A, "1"), begin(registry, P, "1")
-        await asyncio.sleep(2.5)
         holds(cgroups, "reserved/u0/p", 20)
         await until(lambda: cgroups.text("shared", FREEZE) == "1")
         await until(lambda: cgroups.text("shared", FREEZE) == "0")
@@ -352,7 +351,6 @@ def test_where_the_kernel_tells_of_growth_they_stop_when_it_does_and_not_when_mo
     async def work(registry: Registry, controller: Controller) -> None:
         start(registry, P, protected=True)
         start(registry, A)
-        await asyncio.sleep(2.1)  # They may be stopped for as long as they ran.
         holds(cgroups, "reserved/u0/p", 100)
         await asyncio.sleep(0.3)
         assert cgroups.text("shared", FREEZE) == "0"
