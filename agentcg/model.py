@@ -160,6 +160,11 @@ class Intent:
     priority: int | None = None
     """0 to 100; 50 is ordinary. A higher one gets more CPU and I/O and is the last to be ended."""
 
+    @property
+    def memory_claim(self) -> int | None:
+        """What it says that it will come to, in bytes."""
+        return self.memory_expected or self.memory_max
+
     def validate(self, place: str = "intent") -> Intent:
         """Return self. :raises InvalidInput: naming the first field out of its range."""
         check_range(place, "memoryExpected", self.memory_expected, 1, MAX_BYTES)

@@ -267,11 +267,18 @@ def _value(call: CallView) -> str:
 
 
 def _hold(plan: Plan, view: Snapshot, settings: Settings, session: SessionView, wall: _Wall, *, is_first: bool) -> None:
-    """Hold calls in which nothing has run yet and whose claim does not fit. A smaller one behind them may still fit."""
+    """Hold calls in which nothing has run yet and whose claim does not fit. A smaller one behind them may still fit.
+
+    Calls like one that declared nothing may have been in larger sessions: it needs no more than what its own session
+    still lacks to its claim.
+    """
     room = wall.room
     used, held = session.current, 0
+    whole = session.claim if session.claim is not None and session.claim > session.current else None
     for call in sorted(session.calls, key=lambda call: (call.started, str(call.ref))):
         needs = max((call.claim or 0) - call.current, 0)
+        if whole is not None and not call.declared:
+            needs = min(needs, max(whole - used, 0))
         fits = used + needs <= room
         # The first is held only for what a protected session will give back; else it would wait for nobody.
         may_wait = (not is_first or (wall.given_back and session.turn_until <= view.now)) and not _waited(

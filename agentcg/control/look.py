@@ -88,19 +88,20 @@ class Eyes:
     def _call(self, live: LiveCall, closely: bool) -> CallView:
         current, grew = self._memory(live, live.leaf)
         live.entered = live.entered or live.leaf.populated
-        priority = live.call.intent.priority
+        intent = live.call.intent
         return CallView(
             ref=live.ref,
             started=live.started,
             current=current,
             claim=live.claim,
             grew=grew,
-            priority=50 if priority is None else priority,
+            priority=50 if intent.priority is None else intent.priority,
             cpu_sec=(cpu_sec(live.leaf) or 0.0) if closely else 0.0,
             # One that was held is frozen as soon as it enters: it has not run before it is let go.
             waiting=not live.entered or (live.held and live.stopped is not None),
             stopped=live.stopped,
             by_hand=live.by_hand is not None,
+            declared=intent.memory_claim is not None,
         )
 
     def _memory(self, key: object, node: Node) -> tuple[int, int]:

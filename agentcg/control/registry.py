@@ -299,7 +299,7 @@ class Registry:
 
     def claim_of(self, call: ToolCall, history: History) -> int | None:
         """Return what a call will come to: as declared, or as calls like it did; None if nothing is known."""
-        size = call.intent.memory_expected or call.intent.memory_max
+        size = call.intent.memory_claim
         if size is None and history.n >= self.policy.history.min_calls:
             size = history.memory_peak_p95
         return _capped(size, call.limits.memory_max)

@@ -81,6 +81,8 @@ class CallView:
     """Since when it is stopped by the controller."""
     by_hand: bool = False
     """Somebody has frozen it by hand."""
+    declared: bool = True
+    """Its claim is what it said itself; otherwise, what calls like it came to, in whatever session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -460,6 +460,31 @@ def test_what_runs_already_counts_for_what_it_will_come_to() -> None:
     assert who(decide(at(session("a", 100, claim=700), session("b", 50, running, waits("b/1", 74, 1.0))), ALL)) == []
 
 
+@pytest.mark.parametrize(
+    ("current", "claim", "declared", "held"),
+    [
+        (275, 373, False, False),  # 98 lack to what it comes to itself.
+        (275, 386, False, True),  # That is more than there is room for.
+        (275, None, False, True),
+        (275, 373, True, True),  # Its own word is believed.
+        (275, 270, False, True),  # Its claim was not true.
+    ],
+)
+def test_what_calls_like_one_came_to_in_larger_sessions_does_not_hold_it(
+    current: int, claim: int | None, declared: bool, held: bool
+) -> None:
+    waiting = waits("a/1", 151, 1.0, declared=declared)
+    behind = session("b", 183, stopped=NOW)
+    view = at(session("a", current, waiting, claim=claim), behind, PROTECTED, wall=(275 + 110 + 183) * M)
+    assert ("a/1" in who(decide(view, ALL))) is held
+
+
+def test_calls_side_by_side_need_no_more_than_their_session_together() -> None:
+    calls = [waits(f"b/{number}", 100, float(number), declared=False) for number in (1, 2)]
+    assert who(decide(at(session("a", 100, claim=700), session("b", 100, *calls, claim=200)), ALL)) == []
+    assert who(decide(at(session("a", 100, claim=850), session("b", 100, *calls, claim=200)), ALL)) == ["b/1", "b/2"]
+
+
 def test_what_others_let_in_counts_for_what_it_will_come_to() -> None:
     """Before the second session stands a call that will need nearly all."""
     running = call("a/1", 50, claim=900, started=0.0)

@@ -58,10 +58,20 @@ def test_a_session_and_its_call(with_session, cgroups) -> None:  # type: ignore[
         assert (view.current, view.claim, view.cache, view.urgency) == (30 * M, 200 * M, 0, 0.5)
         (call,) = view.calls
         assert (call.ref, call.current, call.claim, call.priority, call.cpu_sec) == (REF, 10 * M, 50 * M, 7, 2.5)
-        assert (view.by_hand, call.by_hand) == (False, False)
+        assert (view.by_hand, call.by_hand, call.declared) == (False, False, True)
         live.by_hand = registry.calls[REF].by_hand = 1.0
         view = look(Eyes(), live)
         assert (view.by_hand, view.calls[0].by_hand, view.stopped, view.calls[0].stopped) == (True, True, None, None)
+
+    with_session(work)
+
+
+def test_what_calls_like_one_came_to_is_not_its_own_word(with_session) -> None:  # type: ignore[no-untyped-def]
+    async def work(registry: Registry, live: LiveSession) -> None:
+        made, _ = registry.begin(live, owner_uid=0, name="c2", command="x")
+        made.claim = 50 * M
+        _, call = look(Eyes(), live).calls
+        assert (call.claim, call.declared) == (50 * M, False)
 
     with_session(work)
 
