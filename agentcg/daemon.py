@@ -109,8 +109,10 @@ async def serve(options: Options) -> None:
     capacity = _capacity(root, options.memory_max)
     registry = Registry(Tree(root), policy, store, poll, bus, capacity=capacity, limited=limited)
     settings = Settings(mechanisms=frozenset(MECHANISMS) - options.without)
-    yields = settings if settings.has("yield") and not (options.observe or options.dry_run) else None
-    events = kernel_events.start(registry, root, hold=options.scheduler, yields=yields) if options.events else None
+    acts = not (options.observe or options.dry_run)
+    yields = settings if settings.has("yield") and acts else None
+    holds = options.scheduler and acts
+    events = kernel_events.start(registry, root, hold=holds, yields=yields) if options.events else None
     confining = confine.start(registry, root) if options.confine else None
     controller, stops = None, Stops(registry, dry_run=options.dry_run)
     if options.observe:
@@ -129,11 +131,11 @@ async def serve(options: Options) -> None:
     transparent = Transparent(registry)
     await adopt(registry, places_of(root.node.read_record()))
     containers = Containers(registry, Engine(), options.containers)
-    holds = events.holds if events is not None else None
-    scheduling = scheduling_rung.start(registry, root, holds) if options.scheduler else None
+    held = events.holds if events is not None else None
+    scheduling = scheduling_rung.start(registry, root, held) if options.scheduler else None
     hook = prekill.start(root, registry.doom)
     rules = policy.kv
-    if options.observe or options.dry_run:
+    if not acts:
         rules = replace(rules, weights=False, order=False)
     coordinator = Coordinator(registry, rules, scheduling.weigh if scheduling is not None else lambda live: None)
 
