@@ -20,11 +20,15 @@ from agentcg.cgroup.delegate import Root
 from agentcg.cgroup.node import Inner, Leaf, Node
 from agentcg.model import Budget, Limits, SessionRef
 
-__all__ = ["WEIGHT_MAX", "Group", "SessionNode", "Tree", "write_limits"]
+__all__ = ["FIRST_SHARE", "WEIGHT_MAX", "Group", "SessionNode", "Tree", "write_limits"]
 
 Group = Literal["shared", "reserved"]
 
 WEIGHT_MAX = 10_000  # cpu.weight
+_WEIGHT = 100  # As a cgroup is made.
+FIRST_SHARE = 100
+"""How many times the CPU time of all others together protected sessions get, if both want all there is."""
+_IDLE_WEIGHT = 3 / 1024 * _WEIGHT  # Of an idle cgroup: WEIGHT_IDLEPRIO, kernel/sched/sched.h.
 _CPU_PERIOD_USEC = 100_000  # The kernel's default period of cpu.max.
 
 
@@ -98,6 +102,7 @@ class Tree:
         if root.node.has_child("supervisor"):
             with root.node.open_leaf("supervisor") as daemon:  # Beside protected sessions it must not be late.
                 files.write(daemon.fd, "cpu.weight", str(WEIGHT_MAX))
+        self.favour(first=False)  # As a daemon before us may have left it.
 
     def close(self) -> None:
         """Close the descriptors. The cgroups stay."""
@@ -128,9 +133,16 @@ class Tree:
         """Set a session's memory.high, in bytes. What it holds above that is left to it where the kernel allows."""
         files.write_limit(session.top.fd, "memory.high", high, wait=False)
 
-    def weigh(self, group: Group, weight: int) -> None:
-        """Set a group's cpu.weight, 1 to 10000, against the other group and the daemon."""
-        files.write(self._groups[group].fd, "cpu.weight", str(weight))
+    def favour(self, *, first: bool) -> None:
+        """Let the protected have the CPUs first, :data:`FIRST_SHARE` to 1, or all alike.
+
+        All others are idle to them then (cpu.idle, Linux commit 304000390f88, "sched: Cgroup SCHED_IDLE support"): who
+        wakes goes on at once, and does not wait for the end of a slice; so does the daemon. A kernel without that file
+        has the weights alone.
+        """
+        idle = files.write(self.shared.fd, "cpu.idle", str(int(first)))
+        weight = FIRST_SHARE * (_IDLE_WEIGHT if idle else _WEIGHT) if first else _WEIGHT
+        files.write(self.reserved.fd, "cpu.weight", str(round(weight)))
 
     def weigh_session(self, session: SessionNode, weight: int) -> None:
         """Set a session's cpu.weight, 1 to 10000, against the others of its tenant."""

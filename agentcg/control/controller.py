@@ -17,9 +17,7 @@ from agentcg.control.decide import decide, yields
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
 from agentcg.control.pace import (
-    FIRST_WEIGHT,
     PAUSE_SEC,
-    PLAIN_WEIGHT,
     TICK_SEC,
     Credit,
     is_due,
@@ -90,7 +88,7 @@ class Controller:
         ref = live.session.ref
         if live.session.protected:
             self._gauges[ref] = Gauge(live.node.top)
-            self._weigh()
+            self._favour()
         else:
             watch = self._registry.poll.watch_file
             self._watches[ref] = watch(live.node.top.fd, "memory.events.local", partial(self._trip, ref))
@@ -103,7 +101,7 @@ class Controller:
         if gauge := self._gauges.pop(ref, None):
             gauge.close()
             self._followed.pop(ref, None)
-            self._weigh()
+            self._favour()
         self._registry.poll.unwatch(self._watches.pop(ref, None))
         self._eyes.forget(live)
         self._trips.pop(ref, None)
@@ -343,10 +341,9 @@ class Controller:
         self._earn(now)
         self._stops.pause(wanted)
 
-    def _weigh(self) -> None:
+    def _favour(self) -> None:
         if self._settings.has("cpu") and not self._dry_run:
-            weight = FIRST_WEIGHT if self._gauges else PLAIN_WEIGHT
-            self._registry.tree.weigh("reserved", weight)
+            self._registry.tree.favour(first=bool(self._gauges))
 
     def _reclaim(self, ref: SessionRef, size: int) -> None:
         live = self._registry.sessions.get(ref)

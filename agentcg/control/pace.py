@@ -10,8 +10,7 @@ from agentcg.control.decide import RECLAIM_PAUSE_SEC, RECLAIM_SEC
 from agentcg.control.reserve import ALERT, Stage, margin
 from agentcg.control.view import Settings, Snapshot
 
-__all__ = ["FIRST_WEIGHT", "LOOK_SEC", "PAUSE_SEC", "PLAIN_WEIGHT", "TICK_SEC", "Credit", "changes_at"]
-__all__ += ["is_due", "moves", "next_tick_sec", "stage_of"]
+__all__ = ["LOOK_SEC", "PAUSE_SEC", "TICK_SEC", "Credit", "changes_at", "is_due", "moves", "next_tick_sec", "stage_of"]
 
 TICK_SEC = 0.01
 """While a protected session lives beside others: how often its growth is looked for, if the kernel does not tell."""
@@ -21,8 +20,6 @@ GROWN = 2 << 20
 """Growth of all that are not protected after which everybody is looked at before that time."""
 TRIP_STEP = 2 << 20
 """A tripwire is moved if it would move by this at least."""
-FIRST_WEIGHT, PLAIN_WEIGHT = 10_000, 100
-"""cpu.weight of the protected against that of all others, while there are any; without, both are plain."""
 CALM = 0.05
 """How far below the line of alert, as a part of the wall, they have to be for it to end."""
 PAUSE_SEC = 0.005

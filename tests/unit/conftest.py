@@ -49,6 +49,7 @@ CONTROL_FILES = {
     "cgroup.subtree_control": "",
     "cpu.max": "max 100000\n",
     "cpu.stat": "usage_usec 0\nuser_usec 0\nsystem_usec 0\nnr_throttled 0\nthrottled_usec 0\n",
+    "cpu.idle": "0\n",
     "cpu.weight": "100\n",
     "io.weight": "default 100\n",
     "memory.current": "0\n",

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 
+from agentcg.cgroup.tree import FIRST_SHARE
 from agentcg.control.decide import decide, yields
 from agentcg.control.pace import (
-    FIRST_WEIGHT,
     LOOK_SEC,
     PAUSE_SEC,
-    PLAIN_WEIGHT,
     TICK_SEC,
     changes_at,
     is_due,
@@ -31,7 +30,7 @@ from agentcg.control.view import Plan, SessionView, Settings, Snapshot, Subject
 from agentcg.model import CallRef, SessionRef
 from agentcg.replay.events import Killed, Tell, Yielded
 from agentcg.replay.simulation.clock import Timer
-from agentcg.replay.simulation.group import Group
+from agentcg.replay.simulation.group import PLAIN_WEIGHT, Group
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.managed import LiveCall, LiveSession
 from agentcg.replay.simulation.reserves import SimulatedReserves
@@ -305,7 +304,7 @@ class SimulatedController:
                     self._tell(Yielded(self._now, live.ref.session, None, "a protected session grows"))
 
     def _weigh(self) -> None:
-        self._machine.weigh(self._reserved, FIRST_WEIGHT if self._protected else PLAIN_WEIGHT)
+        self._machine.weigh(self._reserved, PLAIN_WEIGHT * (FIRST_SHARE if self._protected else 1))
 
     def _kill(self, ref: CallRef, reason: str) -> None:
         live = self._find(ref)

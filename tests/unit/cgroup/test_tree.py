@@ -85,9 +85,29 @@ def test_what_a_controller_does_to_a_session_can_be_undone(tree, cgroups) -> Non
     session.close()
 
 
-def test_a_group_is_weighed_against_the_other(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
-    tree.weigh("reserved", 10_000)
+def _cpu(cgroups) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+    files = (("reserved", "cpu.weight"), ("shared", "cpu.weight"), ("reserved", "cpu.idle"), ("shared", "cpu.idle"))
+    return tuple(cgroups.text(*file) for file in files)
+
+
+def test_the_protected_have_the_cpus_first_for_as_long_as_wanted(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
+    assert _cpu(cgroups) == ("100", "100", "0", "0")
+    tree.favour(first=True)
+    assert _cpu(cgroups) == ("29", "100", "0", "1")  # 29 * 1024 / 100 is 99 times 3, what an idle cgroup weighs.
+    tree.favour(first=False)
+    assert _cpu(cgroups) == ("100", "100", "0", "0")
+
+
+def test_without_cpu_idle_the_weights_say_who_is_first(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
+    (cgroups.top / "shared/cpu.idle").unlink()
+    tree.favour(first=True)
     assert (cgroups.text("reserved", "cpu.weight"), cgroups.text("shared", "cpu.weight")) == ("10000", "100")
+
+
+def test_what_a_daemon_before_has_left_is_undone(tree, cgroups) -> None:  # type: ignore[no-untyped-def]
+    tree.favour(first=True)
+    Tree(tree.root).close()
+    assert _cpu(cgroups) == ("100", "100", "0", "0")
 
 
 @pytest.mark.parametrize("cores", [0.001, 0.01])

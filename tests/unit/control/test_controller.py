@@ -324,9 +324,9 @@ def test_the_kernel_tells_when_they_come_near_their_wall(controlled, cgroups) ->
 def test_a_protected_session_goes_first_on_the_cpu_while_it_is_there(controlled, cgroups) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, controller: Controller) -> None:
         start(registry, P, protected=True)
-        assert cgroups.text("reserved", "cpu.weight") == "10000"
+        assert cgroups.text("shared", "cpu.idle") == "1"
         await registry.close_session(P, "x")
-        assert cgroups.text("reserved", "cpu.weight") == "100"
+        assert cgroups.text("shared", "cpu.idle") == "0"
 
     controlled(work)
 
