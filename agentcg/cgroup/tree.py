@@ -20,15 +20,16 @@ from agentcg.cgroup.delegate import Root
 from agentcg.cgroup.node import Inner, Leaf, Node
 from agentcg.model import Budget, Limits, SessionRef
 
-__all__ = ["FIRST_SHARE", "WEIGHT_MAX", "Group", "SessionNode", "Tree", "write_limits"]
+__all__ = ["FIRST_SHARE", "PLAIN_WEIGHT", "WEIGHT_MAX", "Group", "SessionNode", "Tree", "write_limits"]
 
 Group = Literal["shared", "reserved"]
 
 WEIGHT_MAX = 10_000  # cpu.weight
-_WEIGHT = 100  # As a cgroup is made.
+PLAIN_WEIGHT = 100
+"""cpu.weight of a cgroup, and of a task in one, unless something else is said."""
 FIRST_SHARE = 100
 """How many times the CPU time of all others together protected sessions get, if both want all there is."""
-_IDLE_WEIGHT = 3 / 1024 * _WEIGHT  # Of an idle cgroup: WEIGHT_IDLEPRIO, kernel/sched/sched.h.
+_IDLE_WEIGHT = 3 / 1024 * PLAIN_WEIGHT  # Of an idle cgroup: WEIGHT_IDLEPRIO, kernel/sched/sched.h.
 _CPU_PERIOD_USEC = 100_000  # The kernel's default period of cpu.max.
 
 
@@ -141,7 +142,7 @@ class Tree:
         has the weights alone.
         """
         idle = files.write(self.shared.fd, "cpu.idle", str(int(first)))
-        weight = FIRST_SHARE * (_IDLE_WEIGHT if idle else _WEIGHT) if first else _WEIGHT
+        weight = FIRST_SHARE * (_IDLE_WEIGHT if idle else PLAIN_WEIGHT) if first else PLAIN_WEIGHT
         files.write(self.reserved.fd, "cpu.weight", str(round(weight)))
 
     def weigh_session(self, session: SessionNode, weight: int) -> None:

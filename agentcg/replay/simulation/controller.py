@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from math import ceil
 
-from agentcg.cgroup.tree import FIRST_SHARE
+from agentcg.cgroup.tree import FIRST_SHARE, PLAIN_WEIGHT
 from agentcg.control.decide import decide, yields
 from agentcg.control.pace import (
     LOOK_SEC,
@@ -30,7 +30,7 @@ from agentcg.control.view import Plan, SessionView, Settings, Snapshot, Subject
 from agentcg.model import CallRef, SessionRef
 from agentcg.replay.events import Killed, Tell, Yielded
 from agentcg.replay.simulation.clock import Timer
-from agentcg.replay.simulation.group import PLAIN_WEIGHT, Group
+from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.managed import LiveCall, LiveSession
 from agentcg.replay.simulation.reserves import SimulatedReserves

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from agentcg.cgroup.delegate import SUPERVISOR_MEMORY_MIN
-from agentcg.cgroup.tree import WEIGHT_MAX
+from agentcg.cgroup.tree import PLAIN_WEIGHT, WEIGHT_MAX
 from agentcg.control.live import oom_score_adj
 from agentcg.control.reserve import check
 from agentcg.control.standstill import Pauses
@@ -22,7 +22,7 @@ from agentcg.replay.arms import Verdict
 from agentcg.replay.events import Limits, Tell
 from agentcg.replay.plan import PlannedCall, SessionPlan, with_margin
 from agentcg.replay.simulation.controller import SimulatedController
-from agentcg.replay.simulation.group import PLAIN_WEIGHT, Group
+from agentcg.replay.simulation.group import Group
 from agentcg.replay.simulation.machine import Machine
 from agentcg.replay.simulation.managed import LiveCall, LiveSession
 from agentcg.replay.simulation.place import SimulatedCall, SimulatedPlace

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from agentcg.cgroup.tree import PLAIN_WEIGHT
+
 if TYPE_CHECKING:
     from agentcg.replay.simulation.process import Process
 
-__all__ = ["PAGE", "PLAIN_WEIGHT", "Group"]
+__all__ = ["PAGE", "Group"]
 
 PAGE = 4096
-PLAIN_WEIGHT = 100
-"""cpu.weight of a cgroup, and of a task in one, unless something else is said."""
 
 
 class Group:

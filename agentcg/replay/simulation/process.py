@@ -10,9 +10,10 @@ from enum import Enum, auto
 from math import inf
 from typing import TYPE_CHECKING
 
+from agentcg.cgroup.tree import PLAIN_WEIGHT
 from agentcg.replay.follower import Point
 from agentcg.replay.simulation.clock import Timer
-from agentcg.replay.simulation.group import PAGE, PLAIN_WEIGHT, Group
+from agentcg.replay.simulation.group import PAGE, Group
 
 if TYPE_CHECKING:
     from agentcg.replay.simulation.machine import Machine
