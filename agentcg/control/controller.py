@@ -13,6 +13,7 @@ from functools import partial
 
 from agentcg.cgroup import files
 from agentcg.cgroup.node import Node
+from agentcg.control.alarm import Alarm
 from agentcg.control.decide import decide, yields
 from agentcg.control.live import LiveCall, LiveSession
 from agentcg.control.look import Eyes, Gauge
@@ -53,7 +54,6 @@ class Controller:
 
     def __init__(self, registry: Registry, settings: Settings, stops: Stops, *, told: bool = False) -> None:
         self._registry, self._settings, self._stops, self._dry_run = registry, settings, stops, stops.dry_run
-        self._loop = asyncio.get_running_loop()
         self.actions = stops.actions
         """How often each was done so far."""
         self._eyes = Eyes()
@@ -64,7 +64,7 @@ class Controller:
         self._trips: dict[SessionRef, int | None] = {}  # What their memory.high is.
         self._tripped: set[SessionRef] = set()
         self._watches: dict[SessionRef, int | None] = {}
-        self._timer: asyncio.Handle | None = None
+        self._next = Alarm()
         self._reclaiming: set[asyncio.Task[None]] = set()
         self._told = told
         self._protected_grew: float | None = None
@@ -129,12 +129,7 @@ class Controller:
         now = self._protected_grew = time.monotonic()
         self._yield_if_growing(now)
         self._look_at_protected(now)
-        # Until they go on, a tick is due soon; what is pending may be sooner, or a look.
-        pending = self._timer
-        if pending is None or (isinstance(pending, asyncio.TimerHandle) and pending.when() - TICK_SEC > now):
-            if pending is not None:
-                pending.cancel()
-            self._timer = self._loop.call_later(TICK_SEC, self._tick)
+        self._next.within(TICK_SEC, self._tick)  # For the others to go on.
 
     def _trip(self, ref: SessionRef) -> None:
         self._tripped.add(ref)
@@ -145,10 +140,8 @@ class Controller:
         wait = self._looked + PAUSE_SEC - time.monotonic()
         if wait <= 0:
             self.look()
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(wait, self.look)
+        else:
+            self._next.set(wait, self.look)
 
     def _trip_all(self) -> None:
         # While nobody watches closely, it was to call us, no more.
@@ -157,14 +150,11 @@ class Controller:
 
     def poke(self) -> None:
         """Look as soon as the loop comes to it."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_soon(self.look)
+        self._next.set(0, self.look)
 
     def close(self) -> None:
         """Let everybody go on, and stop."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._next.cancel()
         self._let_go()
         for gauge in (self._shared, *self._gauges.values()):
             gauge.close()
@@ -232,8 +222,6 @@ class Controller:
                 self._registry.reserves.protect(live)
 
     def _again(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         wait = next_tick_sec(
             protected=bool(self._gauges),
             others=bool(self._watches),
@@ -243,7 +231,10 @@ class Controller:
             yielding=self._stops.paused,
             told=self._told,
         )
-        self._timer = None if wait is None else self._loop.call_later(wait, self._tick)
+        if wait is None:
+            self._next.cancel()
+        else:
+            self._next.set(wait, self._tick)
 
     def look(self) -> None:
         """Look at everybody, decide, and act."""

@@ -668,13 +668,13 @@ def test_what_is_frozen_by_hand_is_not_the_controllers(controlled, cgroups) -> N
 def test_nothing_is_looked_for_where_nothing_is_at_stake(controlled, cgroups, new_registry) -> None:  # type: ignore[no-untyped-def]
     async def work(registry: Registry, controller: Controller) -> None:
         await asyncio.sleep(0.05)
-        assert controller._timer is None
+        assert not controller._next.pending
         start(registry, A)
         await asyncio.sleep(0.05)
-        assert controller._timer is not None
+        assert controller._next.pending
         await registry.close_session(A, "x")
         await asyncio.sleep(0.05)
-        assert controller._timer is None
+        assert not controller._next.pending
 
     controlled(work)
 
