@@ -131,7 +131,7 @@ async def serve(options: Options) -> None:
     transparent = Transparent(registry)
     await adopt(registry, places_of(root.node.read_record()))
     containers = Containers(registry, Engine(), options.containers)
-    held = events.holds if events is not None else None
+    held = events.holds if events is not None and holds else None
     scheduling = scheduling_rung.start(registry, root, held) if options.scheduler else None
     hook = prekill.start(root, registry.doom)
     rules = policy.kv

@@ -49,6 +49,8 @@ def start(registry: Registry, root: Root, holds: Map[c_uint64] | None = None) ->
         log.debug("%s", error.message)
         return None
     log.info("calls of unprotected sessions are scheduled by agentcg")
+    if holds is not None:
+        log.info("the kernel's programs hold them for moments while memory is short")
     registry.observers.append(scheduling)
     for live in registry.calls.values():
         scheduling.begun(live)

@@ -14,6 +14,7 @@ STATE = Path("/sys/kernel/sched_ext/state")
 SUPPORTED = STATE.exists()
 OPTIONS = ("--scheduler", "--events", "--memory-max", "400M")
 MIB = 1 << 20
+HOLDS = "the kernel's programs hold them"
 
 
 def policies(tools: Any, leaf: Path) -> set[int]:
@@ -30,6 +31,14 @@ def cpu_usec(tools: Any, leaf: Path) -> int:
     return tools.keyed(leaf, "cpu.stat")["usage_usec"]
 
 
+@pytest.mark.parametrize("own_daemon", [(*OPTIONS, "--dry-run")], indirect=True)
+def test_a_dry_run_holds_nobody_in_the_kernel_either(own_daemon: Any) -> None:
+    log = own_daemon.log.read_text()
+    assert "memory events come from the kernel" in log
+    assert ("calls of unprotected sessions are scheduled by agentcg" in log) == SUPPORTED
+    assert HOLDS not in log
+
+
 @pytest.mark.parametrize("own_daemon", [OPTIONS], indirect=True)
 def test_calls_of_unprotected_sessions_are_its_own_and_go_on_without_it(own_daemon: Any, tools: Any) -> None:
     expected = SCHED_EXT if SUPPORTED else os.SCHED_OTHER
@@ -37,6 +46,7 @@ def test_calls_of_unprotected_sessions_are_its_own_and_go_on_without_it(own_daem
     assert "memory events come from the kernel" in log
     assert ("calls of unprotected sessions are scheduled by agentcg" in log) == SUPPORTED
     assert ("calls are scheduled by the kernel alone" in log) != SUPPORTED
+    assert (HOLDS in log) == SUPPORTED
     with own_daemon.client() as client:
         client.session("open", leased=False)
         client.session("protected", protected=True, memory_max=100 * MIB, leased=False)
