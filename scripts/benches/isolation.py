@@ -33,6 +33,8 @@ __all__ = ["BENCH"]
 
 MECHANISMS = ("reserve", "hold", "tripwire", "yield", "cpu", "reclaim", "kill")
 """What ``agentcg daemon --without`` takes."""
+SLOWING = ("yield", "cpu")
+"""Those of them that slow the others down for the protected session's sake, whoever has how much memory."""
 
 ROOMY = 2000
 """MB, more than the first triple ever needs: what its sessions cost each other when memory is not short."""
@@ -167,7 +169,7 @@ def _arms_busy(name: str, limit: int) -> Sequence[Arm]:
         part.arm("alone", PlainArm, 17, _high),
         part.arm("none", PlainArm, 35),
         part.arm("agentcg", _agentcg(), 40),
-        part.arm("without_cpu", _agentcg("--without", "cpu"), 40),
+        *(part.arm(f"without_{name}", _agentcg("--without", name), 40) for name in SLOWING),
         part.arm("agentcg_scheduler", _agentcg("--scheduler"), 40),
     )
 
@@ -218,6 +220,7 @@ def _arms_triple(number: int, triple: Triple) -> Sequence[Arm]:
         part.arm("admission", AdmissionArm, 80),
         part.arm("agentcg", _agentcg(), 60),
         part.undeclared(60),
+        *(part.arm(f"without_{name}", _agentcg("--without", name), 60) for name in SLOWING),
     )
 
 
