@@ -85,6 +85,10 @@ class _Scenario:
         name = f"agentcg_undeclared.{self.name}"
         return Arm(name, partial(self._prepare_undeclared, name), limit_sec=LIMIT_SEC, expected_sec=expected_sec)
 
+    def without(self, names: Sequence[str], expected_sec: float) -> Sequence[Arm]:
+        """agentcg with each of these mechanisms left out in turn."""
+        return [self.arm(f"without_{name}", _agentcg("--without", name), expected_sec) for name in names]
+
     def _bytes(self) -> int:
         return limit_of(load_plans(self.triple)) if self.limit is None else self.limit * MB
 
@@ -131,7 +135,7 @@ def _arms_1100() -> Sequence[Arm]:
         part.arm("admission", AdmissionArm, 45),
         part.arm("agentcg", _agentcg(), 35),
         part.undeclared(35),
-        *(part.arm(f"without_{name}", _agentcg("--without", name), 35) for name in MECHANISMS),
+        *part.without(MECHANISMS, 35),
         part.arm("agentcg_events", _agentcg("--events"), 40),
         part.arm("agentcg_scheduler", _agentcg("--scheduler"), 35),
         part.arm("agentcg_all", _agentcg("--events", "--scheduler"), 40),
@@ -169,7 +173,7 @@ def _arms_busy(name: str, limit: int) -> Sequence[Arm]:
         part.arm("alone", PlainArm, 17, _high),
         part.arm("none", PlainArm, 35),
         part.arm("agentcg", _agentcg(), 40),
-        *(part.arm(f"without_{name}", _agentcg("--without", name), 40) for name in SLOWING),
+        *part.without(SLOWING, 40),
         part.arm("agentcg_scheduler", _agentcg("--scheduler"), 40),
     )
 
@@ -193,7 +197,7 @@ def _arms_cached() -> Sequence[Arm]:
         part.arm("high_only", lambda scene: KnobArm(scene, kinds.high_only), 40),
         part.arm("low_high", lambda scene: KnobArm(scene, kinds.low_high), 40),
         part.arm("agentcg", _agentcg(), 40),
-        part.arm("without_reclaim", _agentcg("--without", "reclaim"), 40),
+        *part.without(("reclaim",), 40),
     )
 
 
@@ -207,7 +211,7 @@ def _arms_swap(name: str, load: tuple[str, ...]) -> Sequence[Arm]:
         part.arm("low_high", swapping(lambda scene: KnobArm(scene, kinds.low_high)), 40),
         part.arm("agentcg", _agentcg(), 40),
         part.arm("agentcg_swap", swapping(partial(DaemonArm, policy=POLICY)), 40),
-        part.arm("without_reclaim", _agentcg("--without", "reclaim"), 40),
+        *part.without(("reclaim",), 40),
     )
 
 
@@ -220,7 +224,7 @@ def _arms_triple(number: int, triple: Triple) -> Sequence[Arm]:
         part.arm("admission", AdmissionArm, 80),
         part.arm("agentcg", _agentcg(), 60),
         part.undeclared(60),
-        *(part.arm(f"without_{name}", _agentcg("--without", name), 60) for name in SLOWING),
+        *part.without(SLOWING, 60),
     )
 
 
